@@ -1,0 +1,75 @@
+"""Prints the tables of `make bench`: the median over the rounds for each target and kind of load.
+
+usage: report.py RESULTS.jsonl CONNECTIONS RATE
+"""
+
+import json
+import os
+import sys
+from statistics import median
+
+TARGETS = ("direct", "nginx", "chaperone")
+COLUMNS = ("requests/s", "p50 us", "p99 us", "added p50", "added p99", "CPU us/req", "CPU/nginx")
+# Issue 2: what Chaperone may add at the open loop's rate.
+ADDED_P50_US_MAX = 300
+ADDED_P99_US_MAX = 1000
+
+
+def main(path, connections, rate):
+    with open(path, encoding="utf-8") as lines:
+        results = [json.loads(line) for line in lines]
+    print_table(f"Closed loop, {connections} connections", summary(results, "closed"))
+    open_loop = summary(results, "open")
+    print_table(f"Open loop, {rate} requests/s, {connections} connections", open_loop)
+    print_bar(open_loop["chaperone"], rate)
+    failed = sum(result["load"]["errors"] for result in results)
+    if failed:
+        sys.exit(f"{failed} requests failed: these numbers mean nothing")
+
+
+def summary(results, mode):
+    """For each target its row of numbers, None where there is nothing to say."""
+    rows = {}
+    for target in TARGETS:
+        runs = [result for result in results if (result["target"], result["mode"]) == (target, mode)]
+        rps, p50, p99 = (median(run["load"][key] for run in runs) for key in ("rps", "p50_us", "p99_us"))
+        cpu = None if target == "direct" else median(cpu_us_per_request(run) for run in runs)
+        rows[target] = {"requests/s": rps, "p50 us": p50, "p99 us": p99, "CPU us/req": cpu}
+    for target in TARGETS[1:]:
+        row = rows[target]
+        row["added p50"] = row["p50 us"] - rows["direct"]["p50 us"]
+        row["added p99"] = row["p99 us"] - rows["direct"]["p99 us"]
+        if rows["nginx"]["CPU us/req"]:
+            row["CPU/nginx"] = row["CPU us/req"] / rows["nginx"]["CPU us/req"]
+    return rows
+
+
+def cpu_us_per_request(run):
+    seconds = run["cpu_ticks"] / os.sysconf("SC_CLK_TCK")
+    return seconds * 1e6 / max(run["load"]["requests"], 1)
+
+
+def print_table(title, rows):
+    print(f"\n{title}")
+    print(f"{'':10}" + "".join(f"{column:>12}" for column in COLUMNS))
+    for target, row in rows.items():
+        print(f"{target:10}" + "".join(f"{cell(column, row.get(column)):>12}" for column in COLUMNS))
+
+
+def cell(column, value):
+    if value is None:
+        return "-"
+    digits = {"CPU us/req": 1, "CPU/nginx": 2}.get(column, 0)
+    return f"{value:,.{digits}f}"
+
+
+def print_bar(row, rate):
+    met = row["added p50"] < ADDED_P50_US_MAX and row["added p99"] < ADDED_P99_US_MAX
+    print(
+        f"\nAdded at {rate} requests/s: p50 {row['added p50']:.0f} us (bar {ADDED_P50_US_MAX}), "
+        f"p99 {row['added p99']:.0f} us (bar {ADDED_P99_US_MAX}): {'met' if met else 'NOT met'}"
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

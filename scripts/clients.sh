@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Runs the real Gemini and OpenAI SDKs against a release build of Chaperone in front of the simulator.
+# The last line is `N passed, M failed`.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+. scripts/processes.sh
+
+chaperone=target/release/chaperone
+work=target/clients
+program_seconds_max=120
+
+# Both ends are on this machine, whatever proxy the machine uses for the rest.
+export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
+
+main() {
+  mkdir -p "$work"
+  install_sdks
+  data_dir=$(mktemp -d)
+  trap 'stop_all; rm -rf "$data_dir"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  start_servers
+  passed=0 failed=0
+  run_program "$work/venv/bin/python" tests/clients/google_genai.py
+  run_program "$work/venv/bin/python" tests/clients/openai_sdk.py
+  run_program node tests/clients/google_genai.mjs
+  run_program node tests/clients/openai_sdk.mjs
+  check_clean_stop
+  ((failed == 0)) || echo "The servers' logs are in $work."
+  echo "$passed passed, $failed failed"
+  ((failed == 0))
+}
+
+# Each set is installed again only when its list has changed.
+install_sdks() {
+  if ! cmp -s tests/clients/requirements.txt "$work/venv/requirements.txt"; then
+    rm -rf "$work/venv"
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+    cp tests/clients/requirements.txt "$work/venv/requirements.txt"
+  fi
+  if ! cmp -s tests/clients/package-lock.json tests/clients/node_modules/installed-lock.json; then
+    npm ci --prefix tests/clients --ignore-scripts --no-audit --no-fund --loglevel=error
+    cp tests/clients/package-lock.json tests/clients/node_modules/installed-lock.json
+  fi
+}
+
+start_servers() {
+  local simulator_port data_port control_port
+  pick_port simulator_port
+  pick_port data_port
+  pick_port control_port
+  export SIMULATOR_URL="http://127.0.0.1:$simulator_port"
+  export CHAPERONE_URL="http://127.0.0.1:$data_port"
+  export CHAPERONE_ADMIN_URL="http://127.0.0.1:$control_port"
+  CHAPERONE_ADMIN_TOKEN=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+  export CHAPERONE_ADMIN_TOKEN
+
+  start "$work/simulator.log" "$chaperone" simulate-gemini --listen "127.0.0.1:$simulator_port"
+  wait_until_ready "$SIMULATOR_URL/simulator/requests" "$started" "$work/simulator.log"
+  # In an empty environment, so that nothing in the caller's shell configures what is tested here.
+  start "$work/chaperone.log" env -i PATH="$PATH" HOME="$HOME" \
+    CHAPERONE_DATA__LISTEN="127.0.0.1:$data_port" \
+    CHAPERONE_CONTROL__LISTEN="127.0.0.1:$control_port" \
+    CHAPERONE_CONTROL__SUPER_ADMIN_TOKEN="$CHAPERONE_ADMIN_TOKEN" \
+    CHAPERONE_UPSTREAM__URL="$SIMULATOR_URL" \
+    CHAPERONE_STORAGE__DATA_DIR="$data_dir" \
+    CHAPERONE_CATALOG__CONFIG_DIR=config \
+    "$chaperone" serve
+  proxy=$started
+  wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$proxy" "$work/chaperone.log"
+}
+
+# Adds a program's count to the sum. A program that ends without a count has failed.
+run_program() {
+  local output="$work/output" status=0
+  echo "-- $(basename "$2")"
+  timeout "$program_seconds_max" "$@" >"$output" 2>&1 || status=$?
+  cat "$output"
+  if [[ $(tail -n 1 "$output") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+    passed=$((passed + BASH_REMATCH[1]))
+    failed=$((failed + BASH_REMATCH[2]))
+    ((status == 0 || BASH_REMATCH[2] > 0)) && return
+  fi
+  echo "FAILED $(basename "$2"): it ended with status $status"
+  failed=$((failed + 1))
+}
+
+# SIGTERM drains, and a drained process ends with success.
+check_clean_stop() {
+  local status=0
+  echo "-- stop"
+  stop "$proxy" || status=$?
+  if ((status == 0)); then
+    echo "ok clean_stop"
+    passed=$((passed + 1))
+  else
+    echo "FAILED clean_stop: chaperone ended with status $status"
+    failed=$((failed + 1))
+  fi
+}
+
+main

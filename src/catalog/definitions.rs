@@ -1,0 +1,161 @@
+//! Templates, guardrails and experiments as their authors define them: the rows of the tables, the
+//! contents of the files, the body of the snapshot.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::guardrail::{Kind, RuleConfig, Severity};
+use crate::template::{Message, Syntax};
+use crate::words::ids::{ExperimentId, GuardrailId, TemplateId, Tenant};
+
+/// Everything a catalog is compiled from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Definitions {
+    /// Every version of every template.
+    pub templates: Vec<TemplateDefinition>,
+    /// Every guardrail, active or not.
+    pub guardrails: Vec<GuardrailDefinition>,
+    /// Every experiment, running or not.
+    pub experiments: Vec<ExperimentDefinition>,
+}
+
+/// Where a rendered template goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Replaces the system instruction.
+    SystemInstruction,
+    /// Becomes turns before what the application sent.
+    #[default]
+    User,
+}
+
+/// One version of a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the columns of prompt_templates, documented in PRODUCT.md 5")]
+pub struct TemplateDefinition {
+    pub id: TemplateId,
+    #[serde(default)]
+    pub tenant_id: Tenant,
+    pub name: String,
+    pub description: Option<String>,
+    pub category: Option<String>,
+    #[serde(default)]
+    pub template_text: String,
+    #[serde(default)]
+    pub template_syntax: Syntax,
+    pub messages: Option<Vec<Message>>,
+    #[serde(default)]
+    pub target: Target,
+    #[serde(default)]
+    pub variables: Value,
+    #[serde(default)]
+    pub model_config: Map<String, Value>,
+    pub version: u32,
+    pub parent_version_id: Option<TemplateId>,
+    #[serde(default)]
+    pub is_active: bool,
+    pub ab_test_group: Option<String>,
+    pub created_by: Option<String>,
+    pub created_at: Option<Timestamp>,
+    pub updated_by: Option<String>,
+    pub updated_at: Option<Timestamp>,
+}
+
+/// One guardrail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the columns of prompt_guardrails, documented in PRODUCT.md 5")]
+pub struct GuardrailDefinition {
+    pub id: GuardrailId,
+    #[serde(default)]
+    pub tenant_id: Tenant,
+    pub name: String,
+    pub description: Option<String>,
+    pub rule_type: Kind,
+    pub severity: Severity,
+    #[serde(default = "yes")]
+    pub is_active: bool,
+    #[serde(default)]
+    pub blocking: bool,
+    #[serde(default)]
+    pub rule_config: RuleConfig,
+    #[serde(default)]
+    pub applies_to_templates: Vec<String>,
+    #[serde(default)]
+    pub applies_to_categories: Vec<String>,
+    pub created_by: Option<String>,
+    pub created_at: Option<Timestamp>,
+    pub updated_by: Option<String>,
+    pub updated_at: Option<Timestamp>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where an experiment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Not started.
+    Draft,
+    /// Deciding arms.
+    Active,
+    /// Everyone sees control.
+    Paused,
+    /// Over.
+    Completed,
+}
+
+/// One experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the columns of ab_test_experiments, documented in PRODUCT.md 5")]
+pub struct ExperimentDefinition {
+    pub id: ExperimentId,
+    #[serde(default)]
+    pub tenant_id: Tenant,
+    pub name: String,
+    pub description: Option<String>,
+    pub template_name: String,
+    pub status: Status,
+    pub control_template_id: TemplateId,
+    #[serde(default)]
+    pub variant_template_ids: Vec<TemplateId>,
+    #[serde(default)]
+    pub traffic_split: Map<String, Value>,
+    #[serde(default = "everyone")]
+    pub enrollment_percentage: f64,
+    #[serde(default = "by_user")]
+    pub randomization_unit: String,
+    pub salt: Option<String>,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub created_by: Option<String>,
+    pub created_at: Option<Timestamp>,
+    pub updated_by: Option<String>,
+    pub updated_at: Option<Timestamp>,
+}
+
+fn everyone() -> f64 {
+    100.0
+}
+
+fn by_user() -> String {
+    "user".to_owned()
+}
+
+impl Definitions {
+    /// Reads JSON: the whole object, or a bare list of templates. Says where it does not fit.
+    pub fn from_json(json: &str) -> Result<Self, String> {
+        if json.trim_start().starts_with('[') {
+            let templates = serde_json::from_str(json).map_err(|error| error.to_string())?;
+            return Ok(Self { templates, ..Self::default() });
+        }
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+}

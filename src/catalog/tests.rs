@@ -1,0 +1,81 @@
+//! Compiling the seeds, refusing what is broken, keeping what is not in force.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::definitions::Definitions;
+use super::files::seeds;
+use super::{Catalog, Source};
+use crate::words::ids::Tenant;
+
+fn compile(definitions: Definitions) -> Result<Catalog, super::CatalogError> {
+    Catalog::compile(definitions, Source::File, 1, Timestamp::UNIX_EPOCH)
+}
+
+fn template(version: u32, active: bool, text: &str) -> serde_json::Value {
+    json!({
+        "id": uuid::Uuid::from_u128(u128::from(version)), "name": "t", "version": version,
+        "is_active": active, "template_text": text, "variables": ["x"],
+    })
+}
+
+fn with(templates: &[serde_json::Value], experiments: &serde_json::Value) -> Definitions {
+    let all = json!({"templates": templates, "experiments": experiments});
+    Definitions::from_json(&all.to_string()).unwrap()
+}
+
+#[test]
+fn the_seeds_compile() {
+    let seeds = seeds().unwrap();
+    assert_eq!((seeds.templates.len(), seeds.guardrails.len()), (3, 3));
+    let catalog = compile(seeds).unwrap();
+    let tenant = catalog.tenant(&Tenant::default()).unwrap();
+    for (name, temperature) in [
+        ("nlu_topic_extraction", "0.2"),
+        ("clarification_question_generation", "0.3"),
+        ("educational_script_generation", "0.7"),
+    ] {
+        let version = tenant.template(name).unwrap().active.as_ref().unwrap();
+        assert_eq!(version.model_config.model.as_deref(), Some("gemini-2.5-flash"));
+        let found = version.model_config.native.iter().find(|(key, _)| key == "temperature");
+        assert_eq!(found.unwrap().1, temperature);
+    }
+    assert_eq!(tenant.guardrails.rules().len(), 3);
+}
+
+#[test]
+fn definitions_survive_json() {
+    let seeds = seeds().unwrap();
+    let json = serde_json::to_string(&seeds).unwrap();
+    assert_eq!(Definitions::from_json(&json).unwrap(), seeds);
+}
+
+#[test]
+fn a_broken_active_version_refuses_the_whole_and_is_named() {
+    let error = compile(with(&[template(1, true, "ok"), template(2, false, "{nope")], &json!([])));
+    let catalog = error.unwrap();
+    let name = catalog.tenant(&Tenant::default()).unwrap().template("t").unwrap();
+    assert!(name.version(1).unwrap().is_ok() && name.version(2).unwrap().is_err());
+    let error = compile(with(&[template(1, true, "{nope")], &json!([]))).unwrap_err();
+    assert_eq!(error.object, "template t@1");
+    let error = compile(with(&[template(1, true, "a"), template(2, true, "b")], &json!([]))).unwrap_err();
+    assert!(error.why.contains("second active"), "{error}");
+}
+
+#[test]
+fn experiments_must_name_working_versions() {
+    let experiment = |variant: u128| {
+        json!([{
+            "id": uuid::Uuid::from_u128(9), "name": "e", "template_name": "t", "status": "active",
+            "control_template_id": uuid::Uuid::from_u128(1),
+            "variant_template_ids": [uuid::Uuid::from_u128(variant)],
+            "traffic_split": {"variant_a": 50, "control": 50},
+        }])
+    };
+    let templates = [template(1, true, "a"), template(2, false, "b")];
+    let catalog = compile(with(&templates, &experiment(2))).unwrap();
+    let name = catalog.tenant(&Tenant::default()).unwrap().template("t").unwrap();
+    assert_eq!(name.experiment.as_ref().unwrap().arms[1].key, "variant_a");
+    let error = compile(with(&templates, &experiment(3))).unwrap_err();
+    assert_eq!(error.object, "experiment e");
+}

@@ -1,0 +1,106 @@
+//! Defaults are the published ones; mistakes are reported together.
+
+use std::time::Duration;
+
+use super::{BlockReply, Environment, Settings, VariableSource};
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn defaults_are_the_published_ones() {
+    let settings = Settings::read("", &Environment::new()).unwrap();
+    assert_eq!(settings.data.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.control.listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.upstream.url, "https://generativelanguage.googleapis.com");
+    assert_eq!(settings.upstream.response_head_timeout, Duration::from_mins(10));
+    assert_eq!(settings.limits.request_body_bytes_max, 115_343_360);
+    assert_eq!(settings.audit.outbox_bytes_max, 1_073_741_824);
+    assert!(settings.database.is_none());
+}
+
+#[test]
+fn the_shipped_file_says_what_the_defaults_are() {
+    let shipped = include_str!("../../config/chaperone.toml");
+    let shown: String = shipped
+        .lines()
+        .map(|line| line.strip_prefix("# ").or_else(|| line.strip_prefix('#')).filter(|rest| rest.contains(" = ") && !rest.contains("  ")).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert!(Settings::read(shipped, &Environment::new()).is_ok());
+    assert!(shown.len() > 500);
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let file = "[limits]\ndrain_ms = 5\n[guardrails]\nblock_reply = \"error\"";
+    let environment = environment(&[
+        ("CHAPERONE_LIMITS__DRAIN_MS", "7"),
+        ("CHAPERONE_CONFIG", "ignored here"),
+        ("DATABASE_URL", "postgres://u:p@h/d"),
+        ("UNRELATED", "x"),
+    ]);
+    let settings = Settings::read(file, &environment).unwrap();
+    assert_eq!(settings.limits.drain, Duration::from_millis(7));
+    assert_eq!(settings.guardrails.block_reply, BlockReply::Error);
+    assert!(settings.database.is_some());
+    assert!(!format!("{settings:?}").contains("u:p"), "secrets are masked");
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let file = "
+        [limits]
+        drain_ms = \"soon\"
+        streams_max = 0
+        strems_max = 1
+        [guardrails]
+        block_reply = \"shout\"
+        [surprise]
+        a = 1
+        [data]
+        tls_cert_file = \"cert.pem\"
+        [control]
+        super_admin_token = \"short\"
+        [[routes]]
+        template = \"x\"
+    ";
+    let environment = environment(&[("CHAPERONE_UPSTREAM__URL", "ftp://x"), ("CHAPERONE_NO__SUCH", "1")]);
+    let mistakes = Settings::read(file, &environment).unwrap_err();
+    let shown: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    for (key, hint) in [
+        ("limits.drain_ms", "whole number from 1 to"),
+        ("limits.streams_max", "from 1 to"),
+        ("limits.strems_max", "keys are connections_max"),
+        ("guardrails.block_reply", "prompt_feedback, error"),
+        ("surprise", "sections are audit"),
+        ("data.tls_key_file", "beside tls_cert_file"),
+        ("control.super_admin_token", "at least 16"),
+        ("routes[0]", "at least one of"),
+        ("upstream.url", "https://"),
+        ("CHAPERONE_NO__SUCH", "no section"),
+    ] {
+        assert!(
+            shown.iter().any(|line| line.starts_with(&format!("{key}: ")) && line.contains(hint)),
+            "{key} in {shown:#?}"
+        );
+    }
+    assert_eq!(shown.len(), 10, "{shown:#?}");
+    let syntax = Settings::read("\n\n[limits", &Environment::new()).unwrap_err();
+    assert!(syntax[0].to_string().starts_with("line 3"), "{syntax:?}");
+}
+
+#[test]
+fn route_rules() {
+    let file = "
+        [[routes]]
+        model = \"gemini-2.5-pro\"
+        header = { name = \"X-App\", value = \"chat\" }
+        template = \"greeting\"
+        variables = { topic = \"header:X-Topic\", tone = \"value:warm\" }
+    ";
+    let settings = Settings::read(file, &Environment::new()).unwrap();
+    let rule = &settings.routes[0];
+    assert_eq!(rule.header, Some(("x-app".to_owned(), "chat".to_owned())));
+    assert_eq!(rule.variables[1], ("topic".to_owned(), VariableSource::Header("x-topic".to_owned())));
+}

@@ -1,0 +1,221 @@
+//! Who sees which arm.
+//!
+//! Assignment is a pure function of experiment, unit and time: it needs no store, is the same in
+//! every sidecar and can be recomputed in SQL. Knows nothing of templates, requests or statistics.
+
+mod assign;
+
+pub use assign::{BUCKETS, Purpose, bucket};
+
+use jiff::Timestamp;
+
+use crate::words::ids::{ExperimentId, TemplateId};
+
+/// What is randomised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unit {
+    /// The user a call names.
+    User,
+    /// The conversation a call names.
+    Conversation,
+    /// Every call by itself.
+    Request,
+    /// A named header of the call.
+    Header(String),
+}
+
+impl Unit {
+    /// Reads `user`, `conversation`, `request` or `header:NAME`.
+    pub fn read(text: &str) -> Option<Self> {
+        match text {
+            "user" => Some(Self::User),
+            "conversation" => Some(Self::Conversation),
+            "request" => Some(Self::Request),
+            other => other
+                .strip_prefix("header:")
+                .filter(|name| !name.is_empty())
+                .map(|name| Self::Header(name.to_ascii_lowercase())),
+        }
+    }
+}
+
+/// One arm with its half-open range of variant buckets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arm {
+    /// `control`, `variant_a`, …
+    pub key: String,
+    /// The version this arm serves.
+    pub template: TemplateId,
+    /// Its share in thousandths of a percent; 100 000 is everyone.
+    pub weight: u32,
+}
+
+/// A running experiment on one template name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experiment {
+    /// Its id.
+    pub id: ExperimentId,
+    /// Its salt: the id unless it was re-randomised.
+    pub salt: String,
+    /// What is randomised.
+    pub unit: Unit,
+    /// How many of the buckets are enrolled, in thousandths of a percent.
+    pub enrolled: u32,
+    /// Arms in their stored order; weights add up to 100 000.
+    pub arms: Vec<Arm>,
+    /// First instant, inclusive.
+    pub start: Option<Timestamp>,
+    /// Last instant, exclusive.
+    pub end: Option<Timestamp>,
+}
+
+/// Why a call got the arm it got, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Enrolled.
+    Assigned,
+    /// Before the start.
+    NotStarted,
+    /// At or after the end.
+    Ended,
+    /// The call names no unit of the kind this experiment randomises, or one of over 256 bytes.
+    NoUnit,
+    /// The unit's enrolment bucket is not among the enrolled.
+    NotEnrolled,
+}
+
+impl Reason {
+    /// The word in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::NotStarted => "not_started",
+            Self::Ended => "ended",
+            Self::NoUnit => "no_unit",
+            Self::NotEnrolled => "not_enrolled",
+        }
+    }
+}
+
+/// A decision with everything needed to recompute it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment<'e> {
+    /// The arm, when enrolled.
+    pub arm: Option<&'e Arm>,
+    /// Why.
+    pub reason: Reason,
+    /// The unit's enrolment bucket, once it was computed.
+    pub enroll_bucket: Option<u32>,
+    /// The unit's variant bucket, once it was computed.
+    pub variant_bucket: Option<u32>,
+}
+
+/// Splits that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// Weights must add up exactly.
+    #[error("the weights add up to {0} %, they must add up to exactly 100")]
+    Sum(String),
+    /// A weight that is not a percentage with at most three decimals.
+    #[error("the weight of {0:?} must be a percentage from 0 to 100 with at most 3 decimals")]
+    Weight(String),
+    /// An arm without a version, or a version without an arm.
+    #[error("the arms are {expected:?}, but the split names {found:?}")]
+    Arms {
+        /// Keys that the versions call for.
+        expected: Vec<String>,
+        /// Keys of the split.
+        found: Vec<String>,
+    },
+}
+
+/// The key of the arm at a position: `control`, then `variant_a`, `variant_b`, …
+pub fn arm_key(ordinal: usize) -> String {
+    match ordinal.checked_sub(1).and_then(|index| u8::try_from(index).ok()) {
+        None if ordinal == 0 => "control".to_owned(),
+        Some(index) if index < 26 => format!("variant_{}", char::from(b'a' + index)),
+        _ => format!("variant_{ordinal}"),
+    }
+}
+
+/// A percentage in thousandths of a percent; `None` when it is out of range or finer than that.
+pub fn millipercent(percent: f64) -> Option<u32> {
+    let scaled = percent * 1000.0;
+    let rounded = scaled.round();
+    if !(0.0..=100_000.0).contains(&rounded) || (scaled - rounded).abs() > 1e-6 {
+        return None;
+    }
+    (0..=BUCKETS).nth(to_index(rounded))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the caller checked 0 ≤ value ≤ 100 000"
+)]
+fn to_index(value: f64) -> usize {
+    value as usize
+}
+
+/// Arms in ordinal order from the versions and the split, whatever order its keys came in.
+pub fn arms(versions: &[TemplateId], split: &[(String, f64)]) -> Result<Vec<Arm>, SplitError> {
+    let expected: Vec<String> = (0..versions.len()).map(arm_key).collect();
+    let mut found: Vec<String> = split.iter().map(|(key, _)| key.clone()).collect();
+    found.sort();
+    let mut sorted = expected.clone();
+    sorted.sort();
+    if found != sorted {
+        return Err(SplitError::Arms { expected, found });
+    }
+    let mut arms = Vec::with_capacity(versions.len());
+    for (key, template) in expected.into_iter().zip(versions) {
+        let percent = split.iter().find(|(name, _)| *name == key).map_or(0.0, |(_, weight)| *weight);
+        let weight = millipercent(percent).ok_or_else(|| SplitError::Weight(key.clone()))?;
+        arms.push(Arm { key, template: *template, weight });
+    }
+    let sum: u32 = arms.iter().map(|arm| arm.weight).sum();
+    if sum != BUCKETS {
+        return Err(SplitError::Sum(format!("{}.{:03}", sum / 1000, sum % 1000)));
+    }
+    Ok(arms)
+}
+
+impl Experiment {
+    /// Decides for one unit at one instant. Order of checks: schedule, unit, enrolment, arm.
+    pub fn assign(&self, now: Timestamp, unit: Option<&str>) -> Assignment<'_> {
+        let none = |reason| Assignment { arm: None, reason, enroll_bucket: None, variant_bucket: None };
+        if self.start.is_some_and(|start| now < start) {
+            return none(Reason::NotStarted);
+        }
+        if self.end.is_some_and(|end| now >= end) {
+            return none(Reason::Ended);
+        }
+        let Some(unit) = unit.filter(|unit| (1..=256).contains(&unit.len())) else {
+            return none(Reason::NoUnit);
+        };
+        let unit = assign::canonical(unit);
+        let enroll = bucket(Purpose::Enroll, &self.salt, &unit);
+        if enroll >= self.enrolled {
+            let enroll_bucket = Some(enroll);
+            return Assignment { enroll_bucket, ..none(Reason::NotEnrolled) };
+        }
+        let variant = bucket(Purpose::Variant, &self.salt, &unit);
+        Assignment {
+            arm: self.arm_of(variant),
+            reason: Reason::Assigned,
+            enroll_bucket: Some(enroll),
+            variant_bucket: Some(variant),
+        }
+    }
+
+    fn arm_of(&self, variant: u32) -> Option<&Arm> {
+        let mut upper = 0;
+        self.arms.iter().find(|arm| {
+            upper += arm.weight;
+            variant < upper
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! What an answer says about itself: usage, why it ended, which model wrote it.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Dialect;
+use super::usage::{NativeUsage, OpenAiUsage};
+use crate::words::tokens::Usage;
+
+/// Facts gathered from one answer, or from all frames of one stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The last report that had a total.
+    pub usage: Option<Usage>,
+    /// The last reason any candidate gave for ending.
+    pub finish_reason: Option<String>,
+    /// Why the upstream refused the prompt.
+    pub block_reason: Option<String>,
+    /// The model that answered; aliases are resolved here.
+    pub model_version: Option<String>,
+    /// The upstream's id of the answer.
+    pub response_id: Option<String>,
+    /// An error object, unary or in mid-stream.
+    pub error: Option<String>,
+    /// Whether a `candidate` or `choice` was seen at all.
+    pub has_candidate: bool,
+}
+
+impl Answer {
+    /// Takes in one document of the answer. Documents that cannot be read change nothing and give
+    /// `false`.
+    pub fn read(&mut self, dialect: Dialect, payload: &[u8]) -> bool {
+        match dialect {
+            Dialect::Native => self.read_native(payload),
+            Dialect::OpenAi => self.read_openai(payload),
+        }
+    }
+
+    /// Whether the answer came to its end, as opposed to just stopping.
+    pub fn is_complete(&self) -> bool {
+        self.finish_reason.is_some() || self.block_reason.is_some()
+    }
+
+    /// Whether the model ended by itself and was not stopped by a filter.
+    pub fn is_success(&self) -> bool {
+        self.error.is_none()
+            && self.block_reason.is_none()
+            && self.has_candidate
+            && self.finish_reason.as_deref().is_some_and(|reason| {
+                matches!(
+                    reason,
+                    "STOP" | "MAX_TOKENS" | "stop" | "length" | "tool_calls" | "function_call" | "1" | "2"
+                )
+            })
+    }
+
+    fn read_native(&mut self, payload: &[u8]) -> bool {
+        let Ok(answer) = serde_json::from_slice::<NativeAnswer>(payload) else { return false };
+        for candidate in answer.candidates.unwrap_or_default() {
+            self.has_candidate = true;
+            match candidate.finish_reason {
+                Some(Value::String(reason)) => self.finish_reason = Some(reason),
+                Some(Value::Number(reason)) => self.finish_reason = Some(reason.to_string()),
+                _ => {}
+            }
+        }
+        let blocked = answer.prompt_feedback.and_then(|feedback| feedback.block_reason);
+        if let Some(reason) = blocked {
+            self.block_reason = Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));
+        }
+        keep(&mut self.usage, answer.usage_metadata.and_then(|usage| usage.usage()));
+        keep(&mut self.model_version, answer.model_version);
+        keep(&mut self.response_id, answer.response_id);
+        keep(&mut self.error, answer.error.map(error_status));
+        true
+    }
+
+    fn read_openai(&mut self, payload: &[u8]) -> bool {
+        if payload == b"[DONE]" {
+            return true;
+        }
+        let Ok(answer) = serde_json::from_slice::<OpenAiAnswer>(payload) else { return false };
+        for choice in answer.choices.unwrap_or_default() {
+            self.has_candidate = true;
+            keep(&mut self.finish_reason, choice.finish_reason);
+        }
+        keep(&mut self.usage, answer.usage.and_then(|usage| usage.usage()));
+        keep(&mut self.model_version, answer.model);
+        keep(&mut self.response_id, answer.id);
+        keep(&mut self.error, answer.error.map(error_status));
+        true
+    }
+}
+
+fn keep<T>(slot: &mut Option<T>, new: Option<T>) {
+    if new.is_some() {
+        *slot = new;
+    }
+}
+
+/// Only the status or code of an upstream error: its message may quote the prompt.
+fn error_status(error: Value) -> String {
+    match error.get("status").or_else(|| error.get("code")) {
+        Some(Value::String(status)) => status.clone(),
+        Some(Value::Number(code)) => code.to_string(),
+        _ => "UNKNOWN".to_owned(),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NativeAnswer {
+    candidates: Option<Vec<NativeCandidate>>,
+    prompt_feedback: Option<PromptFeedback>,
+    usage_metadata: Option<NativeUsage>,
+    model_version: Option<String>,
+    response_id: Option<String>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NativeCandidate {
+    finish_reason: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PromptFeedback {
+    block_reason: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiAnswer {
+    id: Option<String>,
+    model: Option<String>,
+    choices: Option<Vec<OpenAiChoice>>,
+    usage: Option<OpenAiUsage>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiChoice {
+    finish_reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Answer;
+    use crate::gemini::Dialect;
+    use crate::words::tokens::Usage;
+
+    #[test]
+    fn the_last_report_with_a_total_wins() {
+        let mut answer = Answer::default();
+        for frame in [
+            r#"{"candidates":[{"content":{"parts":[{"text":"a"}]}}],"usageMetadata":{"promptTokenCount":2,"totalTokenCount":2}}"#,
+            r#"{"candidates":[{}],"usageMetadata":{"trafficType":"ON_DEMAND"}}"#,
+            r#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":5,"thoughtsTokenCount":3,"totalTokenCount":9},"modelVersion":"m-1"}"#,
+            r#"{"usageMetadata":{"trafficType":"ON_DEMAND"}}"#,
+        ] {
+            assert!(answer.read(Dialect::Native, frame.as_bytes()));
+        }
+        let usage = Usage { prompt: 1, candidates: 5, thoughts: 3, total: 9, ..Usage::default() };
+        assert!(usage.adds_up());
+        assert_eq!(answer.usage, Some(usage));
+        assert_eq!(answer.model_version.as_deref(), Some("m-1"));
+        assert!(answer.is_success());
+    }
+
+    #[test]
+    fn blocks_errors_and_cuts_are_told_apart() {
+        for (frame, complete, success) in [
+            (r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#, true, false),
+            (r#"{"candidates":[{"finishReason":"SAFETY"}]}"#, true, false),
+            (r#"{"candidates":[{"finishReason":1}]}"#, true, true),
+            (r#"{"candidates":[{"content":{"parts":[]}}]}"#, false, false),
+            (r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#, false, false),
+        ] {
+            let mut answer = Answer::default();
+            assert!(answer.read(Dialect::Native, frame.as_bytes()));
+            assert_eq!((answer.is_complete(), answer.is_success()), (complete, success), "{frame}");
+        }
+        assert!(!Answer::default().read(Dialect::Native, b"<html>"));
+    }
+
+    #[test]
+    fn openai_thoughts_are_found_either_way() {
+        for (usage, candidates, thoughts) in [
+            (r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":15}"#, 6, 5),
+            (r#"{"prompt_tokens":4,"completion_tokens":11,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":5}}"#, 6, 5),
+        ] {
+            let mut answer = Answer::default();
+            let frame = format!(r#"{{"choices":[{{"finish_reason":"stop"}}],"usage":{usage}}}"#);
+            assert!(answer.read(Dialect::OpenAi, frame.as_bytes()));
+            let usage = answer.usage.unwrap();
+            assert_eq!((usage.candidates, usage.thoughts, usage.total), (candidates, thoughts, 15));
+            assert!(usage.adds_up());
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Which call a path is.
+//!
+//! Matching looks at the end of the path, not at a fixed prefix, so Vertex paths, tuned models and
+//! gateways with a prefix of their own are recognised. A missing version reads as `v1beta` and a
+//! doubled one as the last: SDK users get the version of a base URL wrong all the time.
+
+use super::Dialect;
+use super::stream::Framing;
+
+/// The version that every SDK uses when none is given.
+const DEFAULT_VERSION: &str = "v1beta";
+const VERSIONS: [&str; 4] = ["v1", "v1alpha", "v1beta", "v1beta1"];
+/// First segments that are never right without a version before them.
+const RESOURCES: [&str; 10] = [
+    "batches",
+    "cachedContents",
+    "corpora",
+    "dynamic",
+    "fileSearchStores",
+    "files",
+    "interactions",
+    "models",
+    "openai",
+    "tunedModels",
+];
+const COLLECTIONS: [&str; 4] = ["models", "tunedModels", "dynamic", "endpoints"];
+
+/// What a request asks for, as far as Chaperone treats it differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// `generateContent`.
+    Generate,
+    /// `streamGenerateContent`, answered in this framing.
+    StreamGenerate(Framing),
+    /// `countTokens`.
+    CountTokens,
+    /// `chat/completions`; whether it streams stands in the body.
+    Chat,
+    /// Anything else: passes through unread.
+    Opaque,
+}
+
+impl Call {
+    /// The dialect of a call whose text Chaperone reads.
+    pub fn dialect(self) -> Option<Dialect> {
+        match self {
+            Self::Generate | Self::StreamGenerate(_) | Self::CountTokens => Some(Dialect::Native),
+            Self::Chat => Some(Dialect::OpenAi),
+            Self::Opaque => None,
+        }
+    }
+
+    /// The name in metrics and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generateContent",
+            Self::StreamGenerate(_) => "streamGenerateContent",
+            Self::CountTokens => "countTokens",
+            Self::Chat => "chat/completions",
+            Self::Opaque => "other",
+        }
+    }
+}
+
+/// A path as it goes upstream and what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The path to forward, version repaired.
+    pub path: String,
+    /// What it asks for.
+    pub call: Call,
+    /// The model named in the path.
+    pub model: Option<String>,
+}
+
+impl Route {
+    /// Reads a request target (path as it came, query without `?`).
+    pub fn read(method: &http::Method, path: &str, query: Option<&str>) -> Self {
+        let path = repair_version(path);
+        let (call, model) = if *method == http::Method::POST {
+            classify(&path, query)
+        } else {
+            (Call::Opaque, None)
+        };
+        Self { path, call, model }
+    }
+
+    /// The same route to another model. Only a `models/` path can name one; others stay.
+    pub fn with_model(&self, model: &str) -> Self {
+        let Some((before, after)) = self.path.rsplit_once("/models/") else {
+            return self.clone();
+        };
+        let verb = after.find([':', '/']).and_then(|at| after.get(at..)).unwrap_or_default();
+        Self {
+            path: format!("{before}/models/{model}{verb}"),
+            call: self.call,
+            model: Some(model.to_owned()),
+        }
+    }
+}
+
+fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
+    if path.ends_with("/openai/chat/completions") || path.ends_with("/openapi/chat/completions") {
+        return (Call::Chat, None);
+    }
+    let mut segments = path.rsplit('/');
+    let last = segments.next().unwrap_or_default();
+    // `models/ID:verb`, or `models/ID/verb` as some clients write it.
+    let (model, verb, collection) = match last.rsplit_once([':']) {
+        Some((model, verb)) => (model, verb, segments.next()),
+        None => (segments.next().unwrap_or_default(), last, segments.next()),
+    };
+    if !collection.is_some_and(|name| COLLECTIONS.contains(&name)) {
+        return (Call::Opaque, None);
+    }
+    let call = match verb {
+        "generateContent" => Call::Generate,
+        "streamGenerateContent" => Call::StreamGenerate(framing(query)),
+        "countTokens" => Call::CountTokens,
+        _ => return (Call::Opaque, None),
+    };
+    (call, Some(model.replace("%40", "@")))
+}
+
+fn framing(query: Option<&str>) -> Framing {
+    let sse = query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .any(|pair| matches!(pair, "alt=sse" | "$alt=sse" | "%24alt=sse"));
+    if sse { Framing::Sse } else { Framing::JsonArray }
+}
+
+fn repair_version(path: &str) -> String {
+    let mut rest = path;
+    let mut version = None;
+    while let Some((first, after)) = rest.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
+        if !VERSIONS.contains(&first) {
+            break;
+        }
+        version = Some(first);
+        rest = after_slash(rest, after);
+    }
+    let first = rest.trim_start_matches('/').split(['/', ':']).next().unwrap_or_default();
+    match version {
+        Some(version) => format!("/{version}{rest}"),
+        None if rest.starts_with('/') && !rest.starts_with("//") && RESOURCES.contains(&first) => {
+            format!("/{DEFAULT_VERSION}{rest}")
+        }
+        None => path.to_owned(),
+    }
+}
+
+/// `after` with the slash that stood before it in `whole`.
+fn after_slash<'a>(whole: &'a str, after: &str) -> &'a str {
+    whole.get(whole.len() - after.len() - 1..).unwrap_or(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::{Call, Route};
+    use crate::gemini::stream::Framing;
+
+    #[test]
+    fn calls_are_recognised_wherever_they_stand() {
+        let sse = Call::StreamGenerate(Framing::Sse);
+        let array = Call::StreamGenerate(Framing::JsonArray);
+        for (path, query, call, model) in [
+            ("/v1beta/models/gemini-2.5-flash:generateContent", None, Call::Generate, Some("gemini-2.5-flash")),
+            ("/v1beta/models/m:streamGenerateContent", Some("alt=sse"), sse, Some("m")),
+            ("/v1beta/models/m:streamGenerateContent", Some("key=k&alt=sse"), sse, Some("m")),
+            ("/v1beta/models/m:streamGenerateContent", Some("$alt=json;enum-encoding=int"), array, Some("m")),
+            ("/v1beta/tunedModels/t:countTokens", None, Call::CountTokens, Some("t")),
+            ("/v1/projects/p/locations/l/publishers/google/models/m:generateContent", None, Call::Generate, Some("m")),
+            ("/v1beta/openai/chat/completions", None, Call::Chat, None),
+            ("/v1beta/models/m:embedContent", None, Call::Opaque, None),
+            ("/v1beta/models", None, Call::Opaque, None),
+            ("/", None, Call::Opaque, None),
+        ] {
+            let route = Route::read(&Method::POST, path, query);
+            assert_eq!((route.path.as_str(), route.call), (path, call));
+            assert_eq!(route.model.as_deref(), model);
+        }
+        assert_eq!(Route::read(&Method::GET, "/v1beta/models/m:generateContent", None).call, Call::Opaque);
+    }
+
+    #[test]
+    fn versions_are_forgiven() {
+        for (from, to) in [
+            ("/models/m:generateContent", "/v1beta/models/m:generateContent"),
+            ("/v1beta/v1beta/models/m:generateContent", "/v1beta/models/m:generateContent"),
+            ("/v1/v1beta/models/m:generateContent", "/v1beta/models/m:generateContent"),
+            ("/v1/models/m:generateContent", "/v1/models/m:generateContent"),
+            ("/openai/chat/completions", "/v1beta/openai/chat/completions"),
+            ("/models", "/v1beta/models"),
+            ("/upload/v1beta/files", "/upload/v1beta/files"),
+            ("//models/m", "//models/m"),
+            ("/anything/else", "/anything/else"),
+        ] {
+            assert_eq!(Route::read(&Method::POST, from, None).path, to);
+        }
+    }
+
+    #[test]
+    fn a_template_may_choose_the_model() {
+        let route = Route::read(&Method::POST, "/v1beta/models/a:generateContent", None);
+        let other = route.with_model("b");
+        assert_eq!(other.path, "/v1beta/models/b:generateContent");
+        assert_eq!(other.model.as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,234 @@
+//! From rules to automata, with a refusal for every rule that could not be kept to its word.
+
+use std::collections::BTreeMap;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use regex::Regex;
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::util::pool::Pool;
+
+use super::anchors;
+use super::rule::{Direction, Inspects, PatternConfig, Rule};
+use super::scan::{Finding, RuleSet};
+
+/// Bytes of one literal.
+const LITERAL_BYTES_MAX: usize = 256;
+/// Literals of one tenant.
+const LITERALS_MAX: usize = 200_000;
+/// Bytes one regular expression may match: the most a stream may have to hold back.
+const MATCH_BYTES_MAX: usize = 1024;
+/// Memory of one compiled expression.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Above this many bytes of literals the automaton trades speed for memory.
+const DFA_LITERAL_BYTES_MAX: usize = 200_000;
+
+/// The compiled guardrails of one tenant.
+#[derive(Debug)]
+pub struct Guardrails {
+    rules: Vec<Rule>,
+    pub(super) literals: Option<AhoCorasick>,
+    /// What each literal of the automaton is for.
+    pub(super) uses: Vec<Vec<Use>>,
+    pub(super) patterns: Vec<Pattern>,
+    /// Literals of rules in lower case, sorted, with their rules: prefixes are looked up here.
+    pub(super) sorted: Vec<(String, usize)>,
+    pub(super) literal_bytes_max: usize,
+}
+
+/// Why a literal is in the automaton.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It is a literal of this rule.
+    Literal(usize),
+    /// It calls for this pattern.
+    Anchor(usize),
+}
+
+/// One compiled regular expression.
+pub(super) struct Pattern {
+    pub(super) rule: usize,
+    pub(super) config: PatternConfig,
+    pub(super) regex: Regex,
+    pub(super) bytes_max: usize,
+    /// Whether it runs only around anchors.
+    pub(super) anchored: bool,
+    /// Tells whether a tail of a stream could still become a match.
+    pub(super) growing: DFA,
+    pub(super) caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pattern").field("rule", &self.rule).field("config", &self.config).finish()
+    }
+}
+
+/// Why a rule is refused: which one, which pattern, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("guardrail {rule:?}, {place}: {what}")]
+pub struct RuleError {
+    /// The guardrail's name.
+    pub rule: String,
+    /// Where in its `rule_config`.
+    pub place: String,
+    /// What is wrong and what is allowed.
+    pub what: String,
+}
+
+impl Guardrails {
+    /// Compiles all rules of a tenant, or names the first that cannot be kept.
+    pub fn compile(rules: Vec<Rule>) -> Result<Self, RuleError> {
+        let mut needles: BTreeMap<String, Vec<Use>> = BTreeMap::new();
+        let mut sorted = Vec::new();
+        let mut patterns = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            for (place, literal) in rule.config.literals.iter().enumerate() {
+                let literal = checked_literal(literal).map_err(|what| {
+                    refuse(rule, format!("literals[{place}]"), what)
+                })?;
+                needles.entry(literal.clone()).or_default().push(Use::Literal(index));
+                sorted.push((literal, index));
+            }
+            for (place, config) in rule.config.patterns.iter().enumerate() {
+                let (pattern, anchors) = Pattern::compile(index, config).map_err(|what| {
+                    refuse(rule, format!("patterns[{place}]"), what)
+                })?;
+                for anchor in anchors {
+                    needles.entry(anchor).or_default().push(Use::Anchor(patterns.len()));
+                }
+                patterns.push(pattern);
+            }
+            if rule.config.literals.is_empty() && rule.config.patterns.is_empty() {
+                let what = "nothing to look for; give literals or patterns".to_owned();
+                return Err(refuse(rule, "rule_config".to_owned(), what));
+            }
+            if sorted.len() > LITERALS_MAX {
+                let what = format!("more than {LITERALS_MAX} literals in all guardrails");
+                return Err(refuse(rule, "literals".to_owned(), what));
+            }
+        }
+        sorted.sort();
+        let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);
+        let (texts, uses): (Vec<_>, Vec<_>) = needles.into_iter().unzip();
+        let literals = automaton(&texts)?;
+        Ok(Self { rules, literals, uses, patterns, sorted, literal_bytes_max })
+    }
+
+    /// The rules, in the order findings name them.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rules that look at texts of this kind going this way, for calls of this template.
+    pub fn select(
+        &self,
+        direction: Direction,
+        inspects: Inspects,
+        template: Option<(&str, Option<&str>)>,
+    ) -> RuleSet {
+        let (name, category) = template.map_or((None, None), |(name, category)| (Some(name), category));
+        self.rules
+            .iter()
+            .map(|rule| {
+                rule.looks_at(direction)
+                    && rule.covers(name, category)
+                    && (direction == Direction::Response || rule.config.inspects == inspects)
+            })
+            .collect()
+    }
+
+    /// What a finding is: the pattern's entity, or the kind of the rule for a literal.
+    pub fn entity(&self, finding: &Finding) -> &str {
+        match finding.pattern.and_then(|pattern| self.patterns.get(pattern)) {
+            Some(pattern) => &pattern.config.entity,
+            None => self.rules.get(finding.rule).map_or("", |rule| rule.kind.name()),
+        }
+    }
+}
+
+impl Pattern {
+    fn compile(rule: usize, config: &PatternConfig) -> Result<(Self, Vec<String>), String> {
+        let hir = regex_syntax::parse(&config.regex)
+            .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))?;
+        let properties = hir.properties();
+        if properties.minimum_len().unwrap_or(0) == 0 {
+            return Err("the expression matches the empty text".to_owned());
+        }
+        if !properties.look_set().is_empty() {
+            return Err("anchors and word boundaries (^, $, \\b) are not supported; \
+                        whole_word = true checks the edges"
+                .to_owned());
+        }
+        let bytes_max = properties
+            .maximum_len()
+            .filter(|bytes| *bytes <= MATCH_BYTES_MAX)
+            .ok_or_else(|| {
+                format!("the expression can match more than {MATCH_BYTES_MAX} bytes; \
+                         write {{1,40}} instead of + or *")
+            })?;
+        let regex = regex::RegexBuilder::new(&config.regex)
+            .size_limit(REGEX_BYTES_MAX)
+            .build()
+            .map_err(|_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"))?;
+        let growing = DFA::builder()
+            .build(&config.regex)
+            .map_err(|_too_large| "the expression is too large for streams".to_owned())?;
+        let for_caches = growing.clone();
+        let caches: Box<dyn Fn() -> Cache + Send + Sync> = Box::new(move || for_caches.create_cache());
+        let anchors = anchors::required(&hir);
+        let pattern = Self {
+            rule,
+            config: config.clone(),
+            regex,
+            bytes_max,
+            anchored: anchors.is_some(),
+            growing,
+            caches: Pool::new(caches),
+        };
+        Ok((pattern, anchors.unwrap_or_default()))
+    }
+}
+
+fn checked_literal(literal: &str) -> Result<String, String> {
+    if literal.trim().is_empty() {
+        return Err("an empty literal matches everything".to_owned());
+    }
+    if literal.len() > LITERAL_BYTES_MAX {
+        return Err(format!("longer than {LITERAL_BYTES_MAX} bytes"));
+    }
+    Ok(literal.to_ascii_lowercase())
+}
+
+fn automaton(texts: &[String]) -> Result<Option<AhoCorasick>, RuleError> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let kind = if bytes <= DFA_LITERAL_BYTES_MAX {
+        AhoCorasickKind::DFA
+    } else {
+        AhoCorasickKind::ContiguousNFA
+    };
+    AhoCorasick::builder()
+        // All matches of all rules: one guardrail must not hide another's.
+        .match_kind(MatchKind::Standard)
+        .ascii_case_insensitive(true)
+        .kind(Some(kind))
+        .build(texts)
+        .map(Some)
+        .map_err(|error| RuleError {
+            rule: "all".to_owned(),
+            place: "literals".to_owned(),
+            what: error.to_string(),
+        })
+}
+
+fn refuse(rule: &Rule, place: String, what: String) -> RuleError {
+    RuleError { rule: rule.name.clone(), place, what }
+}
+
+/// The last line of a multi-line regex error holds the reason.
+fn one_line(error: &regex_syntax::Error) -> String {
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}

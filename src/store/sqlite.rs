@@ -1,0 +1,175 @@
+//! The embedded default: one SQLite file under the data directory.
+//!
+//! One connection writes, one reads; calls run on the blocking pool. SQLite announces nothing: this
+//! process is the only writer and knows its own changes.
+
+mod migrate;
+mod sql;
+
+use std::future::pending;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, ErrorCode, params};
+use serde_json::Value;
+
+use super::migrations::{Migrated, MigrationState};
+use super::{ExecutionQuery, Store, StoreError, rows};
+use crate::catalog::definitions::Definitions;
+use crate::execution::Execution;
+
+/// The local file's name under the data directory.
+const FILE: &str = "chaperone.db";
+/// The outbox writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The embedded store.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+}
+
+/// Opens the local file for any of its uses.
+pub(super) fn open(data_dir: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(data_dir.join(FILE)).map_err(|error| from_driver(&error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| from_driver(&error))?;
+    connection
+        .execute_batch("pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on;")
+        .map_err(|error| from_driver(&error))?;
+    Ok(connection)
+}
+
+impl Sqlite {
+    /// Opens the file, making it if need be.
+    pub fn new(data_dir: &Path) -> Result<Self, StoreError> {
+        let connection = || open(data_dir).map(|one| Arc::new(Mutex::new(one)));
+        Ok(Self { writer: connection()?, reader: connection()? })
+    }
+
+    async fn on<T: Send + 'static>(
+        connection: &Arc<Mutex<Connection>>,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let connection = connection.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            // A panic while holding it left at most a transaction that was rolled back.
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut connection)
+        });
+        done.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        Self::on(&self.reader, |connection| work(connection).map_err(|error| from_driver(&error))).await
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn definitions(&self) -> Result<Definitions, StoreError> {
+        let (templates, guardrails, experiments) = self
+            .read(|connection| {
+                Ok((
+                    json_rows(connection, sql::TEMPLATES, [])?,
+                    json_rows(connection, sql::GUARDRAILS, [])?,
+                    json_rows(connection, sql::EXPERIMENTS, [])?,
+                ))
+            })
+            .await?;
+        Ok(Definitions {
+            templates: rows("prompt_templates", templates)?,
+            guardrails: rows("prompt_guardrails", guardrails)?,
+            experiments: rows("ab_test_experiments", experiments)?,
+        })
+    }
+
+    async fn revision(&self) -> Result<i64, StoreError> {
+        self.read(|connection| {
+            connection.query_row("select revision from catalog_revision", [], |row| row.get(0))
+        })
+        .await
+    }
+
+    async fn listen(&self, _changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
+        let rows = serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
+        Self::on(&self.writer, move |connection| {
+            connection
+                .prepare_cached(sql::INSERT_EXECUTIONS)
+                .and_then(|mut insert| insert.execute([rows]))
+                .map(drop)
+                .map_err(|error| from_driver(&error))
+        })
+        .await
+    }
+
+    async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError> {
+        let query = query.clone();
+        self.read(move |connection| {
+            let after = query.after;
+            json_rows(
+                connection,
+                sql::EXECUTIONS,
+                params![
+                    query.tenant.to_string(),
+                    after.map(|cursor| format!("{:.6}", cursor.created_at)),
+                    after.map(|cursor| cursor.id.to_string()),
+                    query.template,
+                    query.user,
+                    query.outcome,
+                    query.limit,
+                ],
+            )
+        })
+        .await
+    }
+
+    async fn migration_state(&self) -> Result<MigrationState, StoreError> {
+        Self::on(&self.writer, |connection| migrate::state(connection)).await
+    }
+
+    async fn migrate_up(&self) -> Result<Migrated, StoreError> {
+        Self::on(&self.writer, migrate::up).await
+    }
+
+    async fn migrate_down(&self) -> Result<Migrated, StoreError> {
+        Self::on(&self.writer, migrate::down).await
+    }
+}
+
+fn json_rows(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<Value>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params, |row| {
+        let text: String = row.get(0)?;
+        serde_json::from_str(&text)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
+    })?;
+    rows.collect()
+}
+
+/// Sorts driver errors by what to do about them.
+pub(super) fn from_driver(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => StoreError::Refused("a constraint is violated".to_owned()),
+        Some(ErrorCode::TooBig | ErrorCode::TypeMismatch) => StoreError::Refused(error.to_string()),
+        _ if error.to_string().contains("no such table") => StoreError::NotMigrated,
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}

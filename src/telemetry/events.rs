@@ -1,0 +1,87 @@
+//! What happened, for people. `error` means somebody must act.
+
+use tracing::{error, info, warn};
+
+use super::metrics;
+
+/// The process serves.
+pub fn listening(data: &str, control: &str, upstream: &str) {
+    info!(data.listen = data, control.listen = control, upstream.url = upstream, "chaperone is listening");
+}
+
+/// A catalog is in force.
+pub fn catalog_published(source: &str, generation: u64, templates: usize, guardrails: usize) {
+    info!(catalog.source = source, catalog.generation = generation, templates, guardrails, "a new catalog is in force");
+}
+
+/// A source gave no catalog; the one in force stays.
+pub fn catalog_failed(source: &str, why: &str) {
+    metrics::catalog_failed(source);
+    warn!(catalog.source = source, why, "no catalog could be built from this source");
+}
+
+/// No guardrails could be had at all.
+pub fn catalog_impossible(why: &str) {
+    error!(why, "no source gave a catalog");
+}
+
+/// Executions are gone.
+pub fn executions_lost(count: u64, why: &str) {
+    error!(count, why, "executions were lost: they could not be kept");
+}
+
+/// Executions were refused by the store and kept aside.
+pub fn executions_buried(count: u64) {
+    error!(count, "executions were refused by the store and kept in outbox_dead_letters");
+}
+
+/// The store stopped taking executions.
+pub fn store_lost(why: &str) {
+    warn!(why, "the store takes no executions; they wait in the outbox");
+}
+
+/// The store takes executions again.
+pub fn store_found() {
+    info!("the store takes executions again");
+}
+
+/// Notifications of catalog changes stopped; polling goes on.
+pub fn listener_lost(why: &str) {
+    warn!(why, "changes of the catalog are not announced for now; polling finds them");
+}
+
+/// A guardrail found something.
+pub fn violation(request_id: &str, rule: &str, direction: &str, action: &str) {
+    info!(request.id = request_id, guardrail.rule = rule, guardrail.direction = direction, guardrail.action = action, "a guardrail found a violation");
+}
+
+/// Upstream did not do its part.
+pub fn upstream_failed(request_id: &str, kind: &str) {
+    warn!(request.id = request_id, upstream.error = kind, "the upstream failed");
+}
+
+/// One request panicked.
+pub fn panicked() {
+    metrics::panicked();
+    error!("a request panicked; only it failed");
+}
+
+/// A connection could not be accepted or served.
+pub fn connection_failed(plane: &str, kind: &str) {
+    tracing::debug!(plane, kind, "a connection ended with an error");
+}
+
+/// Accepting pauses.
+pub fn accept_failed(plane: &str, why: &str) {
+    warn!(plane, why, "connections cannot be accepted for now");
+}
+
+/// A signal asks to stop.
+pub fn draining(deadline_ms: u128) {
+    info!(drain.deadline_ms = deadline_ms, "stopping: no new connections, open exchanges may end");
+}
+
+/// Everything is put away.
+pub fn stopped(waiting: u64) {
+    info!(outbox.waiting = waiting, "stopped");
+}
