@@ -17,7 +17,7 @@ main() {
   fi
   ((${#packages[@]} == 0)) && return
   echo "Please install: ${packages[*]}" >&2
-  echo "(names of Debian and Ubuntu packages; nodejs must be version $node_version_min or newer: https://nodejs.org)" >&2
+  echo "(names of Debian and Ubuntu packages; nodejs must be $node_version_min or newer, python3 3.11 or newer)" >&2
   exit 1
 }
 
@@ -31,7 +31,7 @@ find_missing() {
     run) ;;
     test)
       need pkg-config have pkg-config
-      need python3 have python3
+      need python3 python_is_recent
       need python3-venv python3 -c 'import ensurepip, venv'
       need nodejs node_is_recent
       need npm have npm
@@ -63,6 +63,11 @@ have() {
 c_compiler() {
   echo '#include <stdlib.h>
 int main(void) { return 0; }' | cc -x c -o /dev/null -
+}
+
+# What the google-genai SDK asks for.
+python_is_recent() {
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 }
 
 node_is_recent() {

@@ -9,6 +9,7 @@ pub mod guardrail;
 pub mod listen;
 pub mod outbox;
 pub mod price;
+pub mod proxy;
 pub mod store;
 pub mod telemetry;
 pub mod template;

@@ -1,8 +1,9 @@
 -- The tables of Chaperone in the embedded store: the same as in ../postgres, in SQLite's types.
 --
--- Uuids, decimals, JSON and times are TEXT. Times are RFC 3339 in UTC with three decimals, written
--- as strftime('%Y-%m-%dT%H:%M:%fZ', 'now') does: of one width, so that the order of the texts is the
--- order of the times. STRICT, because a value of the wrong type is an error in PostgreSQL too.
+-- Uuids, decimals, JSON and times are TEXT. Times are RFC 3339 in UTC, and within one column all of one
+-- width, so that the order of the texts is the order of the times: the program writes executions with
+-- six decimals, the defaults and triggers here write three. STRICT, because a value of the wrong type
+-- is an error in PostgreSQL too.
 -- Foreign keys hold only on connections that say `pragma foreign_keys = on`. `is null or json_valid`,
 -- because older SQLite calls null invalid JSON.
 

@@ -46,10 +46,10 @@ impl<'a> Members<'a> {
     }
 
     /// Replaces a member where it stands (under either spelling), or adds it at the end.
-    pub fn set(&mut self, name: &'a str, raw: String) {
+    pub fn set(&mut self, name: &str, raw: String) {
         match self.members.iter_mut().find(|(key, _)| same(key, name)) {
             Some((_, value)) => *value = Cow::Owned(raw),
-            None => self.members.push((Cow::Borrowed(name), Cow::Owned(raw))),
+            None => self.members.push((Cow::Owned(name.to_owned()), Cow::Owned(raw))),
         }
     }
 

@@ -1,0 +1,67 @@
+//! The data plane: what applications point their base URL at.
+//!
+//! [`pipeline`] reads like the list of steps; each step turns one type into the next, and only the
+//! guardrail step can make what may be forwarded. Nothing here knows the control plane.
+
+mod arrive;
+mod compose;
+mod exchange;
+mod forward;
+mod headers;
+mod identify;
+mod inspect;
+mod pipeline;
+mod refusal;
+mod relay;
+mod render;
+mod reply;
+mod select;
+mod texts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Current;
+use crate::config::{GuardrailSettings, Limits, RouteRule, StorePrompts, WhenFull};
+use crate::outbox::Recorder;
+use crate::price::Prices;
+use crate::upstream::Upstream;
+
+/// Everything a request may borrow.
+#[derive(Debug)]
+pub struct Proxy {
+    /// What is in force.
+    pub catalog: Arc<Current>,
+    /// Where calls go.
+    pub upstream: Upstream,
+    /// Where executions go.
+    pub recorder: Recorder,
+    /// What tokens cost.
+    pub prices: Arc<Prices>,
+    /// What the operator decided.
+    pub rules: Rules,
+    /// A place for each open stream.
+    pub streams: Arc<Semaphore>,
+    /// Cancelled at the drain deadline: open streams end themselves.
+    pub drained: CancellationToken,
+}
+
+/// The settings that decide about requests.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named and documented in `config`")]
+pub struct Rules {
+    pub limits: Limits,
+    pub guardrails: GuardrailSettings,
+    pub routes: Vec<RouteRule>,
+    pub store_prompts: StorePrompts,
+    pub when_full: WhenFull,
+}
+
+impl Rules {
+    fn body_idle_timeout(&self) -> Duration {
+        self.limits.request_body_idle_timeout
+    }
+}

@@ -1,0 +1,210 @@
+//! Putting a rendered version into a body: it replaces or adds exactly what the version says, and
+//! every other member keeps its bytes.
+
+use serde_json::json;
+
+use crate::catalog::Version;
+use crate::gemini::Dialect;
+use crate::gemini::members::{Members, elements};
+use crate::gemini::route::{Call, Route};
+use crate::template::{Rendered, Role};
+
+/// The body to send; `None` when a member has a shape that nothing can be added to.
+pub(super) fn compose(
+    (dialect, route): (Dialect, &Route),
+    body: &str,
+    version: &Version,
+    messages: &[Rendered],
+) -> Option<String> {
+    let members = Members::parse(body)?;
+    match (dialect, route.call) {
+        (Dialect::OpenAi, _) => openai(members, version, messages),
+        (Dialect::Native, Call::CountTokens) => count_tokens(members, route, version, messages),
+        (Dialect::Native, _) => native(members, version, messages).map(|members| members.to_json()),
+    }
+}
+
+fn native<'a>(mut members: Members<'a>, version: &Version, messages: &[Rendered]) -> Option<Members<'a>> {
+    let system = system_text(messages);
+    if let Some(system) = &system {
+        members.set("systemInstruction", json!({"parts": [{"text": system}]}).to_string());
+    }
+    let turns: Vec<String> = messages
+        .iter()
+        .filter_map(|message| {
+            let role = match message.role {
+                Role::System => return None,
+                Role::User => "user",
+                Role::Model => "model",
+            };
+            Some(json!({"role": role, "parts": [{"text": message.text}]}).to_string())
+        })
+        .collect();
+    if !turns.is_empty() {
+        let contents = with_existing(turns, members.get("contents"))?;
+        members.set("contents", contents);
+    }
+    if !version.model_config.native.is_empty() {
+        let current = members.get("generationConfig").filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
+        let mut config = Members::parse(&current)?;
+        for (name, raw) in &version.model_config.native {
+            config.set(name, raw.clone());
+        }
+        let config = config.to_json();
+        members.set("generationConfig", config);
+    }
+    if let (Some(model), Some(_)) = (&version.model_config.model, members.get("model")) {
+        members.set("model", json!(format!("models/{model}")).to_string());
+    }
+    Some(members)
+}
+
+/// `countTokens` takes a system instruction only inside a whole `generateContentRequest`.
+fn count_tokens(
+    mut members: Members<'_>,
+    route: &Route,
+    version: &Version,
+    messages: &[Rendered],
+) -> Option<String> {
+    let model = version.model_config.model.clone().or_else(|| route.model.clone()).unwrap_or_default();
+    let inner = match members.remove("generateContentRequest") {
+        Some(inner) => inner.into_owned(),
+        None => {
+            let contents = members.remove("contents");
+            let mut inner = Members::default();
+            if let Some(contents) = contents {
+                inner.set("contents", contents.into_owned());
+            }
+            inner.to_json()
+        }
+    };
+    let mut request = native(Members::parse(&inner)?, version, messages)?;
+    request.set("model", json!(format!("models/{model}")).to_string());
+    let request = request.to_json();
+    members.set("generateContentRequest", request);
+    Some(members.to_json())
+}
+
+fn openai(mut members: Members<'_>, version: &Version, messages: &[Rendered]) -> Option<String> {
+    let system = system_text(messages);
+    let mut turns: Vec<String> = Vec::new();
+    if let Some(system) = &system {
+        turns.push(json!({"role": "system", "content": system}).to_string());
+    }
+    turns.extend(messages.iter().filter_map(|message| {
+        let role = match message.role {
+            Role::System => return None,
+            Role::User => "user",
+            Role::Model => "assistant",
+        };
+        Some(json!({"role": role, "content": message.text}).to_string())
+    }));
+    let existing = members.get("messages").filter(|raw| *raw != "null").unwrap_or("[]");
+    for message in elements(existing)? {
+        // The version's system text replaces the application's.
+        if system.is_none() || !is_system(message) {
+            turns.push(message.to_owned());
+        }
+    }
+    members.set("messages", format!("[{}]", turns.join(",")));
+    for (name, raw) in &version.model_config.openai {
+        members.set(name, raw.clone());
+    }
+    if let Some(model) = &version.model_config.model {
+        members.set("model", json!(model).to_string());
+    }
+    Some(members.to_json())
+}
+
+fn is_system(message: &str) -> bool {
+    Members::parse(message)
+        .and_then(|members| members.text("role"))
+        .is_some_and(|role| role == "system" || role == "developer")
+}
+
+fn system_text(messages: &[Rendered]) -> Option<String> {
+    let system: Vec<&str> = messages
+        .iter()
+        .filter(|message| message.role == Role::System)
+        .map(|message| message.text.as_str())
+        .collect();
+    (!system.is_empty()).then(|| system.join("\n\n"))
+}
+
+/// The version's turns, then what the application sent.
+fn with_existing(mut turns: Vec<String>, existing: Option<&str>) -> Option<String> {
+    match existing.filter(|raw| *raw != "null") {
+        None => {}
+        Some(raw) if raw.starts_with('[') => {
+            turns.extend(elements(raw)?.into_iter().map(str::to_owned));
+        }
+        // A single object where a list belongs is the upstream's to refuse.
+        Some(raw) => turns.push(raw.to_owned()),
+    }
+    Some(format!("[{}]", turns.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::{Map, json};
+
+    use super::compose;
+    use crate::catalog::definitions::Definitions;
+    use crate::catalog::{Catalog, Source};
+    use crate::gemini::Dialect;
+    use crate::gemini::route::Route;
+    use crate::words::ids::Tenant;
+
+    fn composed(dialect: Dialect, path: &str, body: &str) -> String {
+        let definitions = json!({"templates": [{
+            "id": uuid::Uuid::nil(), "name": "t", "version": 1, "is_active": true,
+            "messages": [
+                {"role": "system", "text": "S"}, {"role": "user", "text": "Q"}, {"role": "model", "text": "A"},
+            ],
+            "model_config": {"model": "gemini-x", "temperature": 0.2, "max_output_tokens": 5},
+        }]});
+        let definitions = Definitions::from_json(&definitions.to_string()).unwrap();
+        let catalog = Catalog::compile(definitions, Source::File, 1, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let tenant = catalog.tenant(&Tenant::default()).unwrap();
+        let version = tenant.template("t").unwrap().active.clone().unwrap();
+        let messages = version.template.render(&Map::new()).unwrap();
+        let route = Route::read(&Method::POST, path, None);
+        compose((dialect, &route), body, &version, &messages).unwrap()
+    }
+
+    #[test]
+    fn native_bodies() {
+        let path = "/v1beta/models/m:generateContent";
+        let turns = r#"{"parts":[{"text":"Q"}],"role":"user"},{"parts":[{"text":"A"}],"role":"model"}"#
+            .replace(r#"{"parts":[{"text":"Q"}],"role":"user"}"#, r#"{"role":"user","parts":[{"text":"Q"}]}"#)
+            .replace(r#"{"parts":[{"text":"A"}],"role":"model"}"#, r#"{"role":"model","parts":[{"text":"A"}]}"#);
+        assert_eq!(
+            composed(Dialect::Native, path, r#"{"contents":[{"parts":[{"text": "app" }]}],"system_instruction":{"parts":[]},"generation_config":{"top_k": 1.0,"maxOutputTokens":9},"x":1.50}"#),
+            format!(r#"{{"contents":[{turns},{{"parts":[{{"text": "app" }}]}}],"system_instruction":{{"parts":[{{"text":"S"}}]}},"generation_config":{{"top_k":1.0,"maxOutputTokens":5,"temperature":0.2}},"x":1.50}}"#)
+        );
+        assert_eq!(
+            composed(Dialect::Native, path, "{}"),
+            format!(r#"{{"systemInstruction":{{"parts":[{{"text":"S"}}]}},"contents":[{turns}],"generationConfig":{{"temperature":0.2,"maxOutputTokens":5}}}}"#)
+        );
+    }
+
+    #[test]
+    fn count_tokens_counts_what_would_be_sent() {
+        let counted = composed(Dialect::Native, "/v1beta/models/m:countTokens", r#"{"contents":[]}"#);
+        let counted: serde_json::Value = serde_json::from_str(&counted).unwrap();
+        let request = &counted["generateContentRequest"];
+        assert_eq!(request["model"], "models/gemini-x");
+        assert_eq!(request["contents"].as_array().unwrap().len(), 2);
+        assert_eq!(request["systemInstruction"]["parts"][0]["text"], "S");
+    }
+
+    #[test]
+    fn chat_completions() {
+        let body = r#"{"model":"m","messages":[{"role":"developer","content":"old"},{"role":"user","content":"app"}],"temperature":1}"#;
+        assert_eq!(
+            composed(Dialect::OpenAi, "/v1beta/openai/chat/completions", body),
+            r#"{"model":"gemini-x","messages":[{"role":"system","content":"S"},{"role":"user","content":"Q"},{"role":"assistant","content":"A"},{"role":"user","content":"app"}],"temperature":0.2,"max_tokens":5}"#
+        );
+    }
+}

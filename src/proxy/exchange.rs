@@ -1,0 +1,228 @@
+//! The record of one call while it happens.
+//!
+//! It is written exactly once, whatever happens: by whoever ends the call, or by being dropped, which
+//! means that the client left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::catalog::Catalog;
+use crate::execution::{Evaluation, Execution, Outcome, Violation};
+use crate::gemini::answer::Answer;
+use crate::guardrail::{Direction, Finding, Guardrails, RuleSet};
+use crate::outbox::Recorder;
+use crate::price::Prices;
+use crate::telemetry;
+use crate::words::clock;
+use crate::words::ids::ExecutionId;
+
+/// One call under way.
+#[derive(Debug)]
+pub(super) struct Exchange(Option<Box<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    recorder: Recorder,
+    prices: Arc<Prices>,
+    started: Instant,
+    /// Time spent by Chaperone itself.
+    own: Duration,
+    /// Since when it works, while it does.
+    working: Option<Instant>,
+    /// Whether this call is an execution at all.
+    recorded: bool,
+    execution: Execution,
+}
+
+impl Exchange {
+    pub(super) fn begin(recorder: &Recorder, prices: &Arc<Prices>, catalog: &Catalog, now: Timestamp) -> Self {
+        let id = ExecutionId::new();
+        let started = clock::monotonic();
+        let execution = Execution {
+            id: Some(id),
+            request_id: id.to_string(),
+            call: "other".to_owned(),
+            catalog_generation: catalog.generation,
+            catalog_source: catalog.source.name().to_owned(),
+            created_at: now,
+            ..Execution::default()
+        };
+        Self(Some(Box::new(Open {
+            recorder: recorder.clone(),
+            prices: prices.clone(),
+            started,
+            own: Duration::ZERO,
+            working: Some(started),
+            recorded: false,
+            execution,
+        })))
+    }
+
+    /// Moves the record on, to where the call ends; what stays behind records nothing.
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Notes facts.
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Execution)) {
+        if let Some(open) = &mut self.0 {
+            note(&mut open.execution);
+        }
+    }
+
+    /// Reads a fact.
+    pub(super) fn fact<T>(&self, read: impl FnOnce(&Execution) -> T) -> Option<T> {
+        self.0.as_ref().map(|open| read(&open.execution))
+    }
+
+    /// From here on the call will be recorded.
+    pub(super) fn is_model_call(&mut self) {
+        if let Some(open) = &mut self.0 {
+            open.recorded = true;
+        }
+    }
+
+    /// Chaperone waits for somebody else: its own time stands still.
+    pub(super) fn rest(&mut self) {
+        if let Some(open) = &mut self.0
+            && let Some(since) = open.working.take()
+        {
+            open.own += clock::monotonic().duration_since(since);
+        }
+    }
+
+    /// Chaperone works again.
+    pub(super) fn work(&mut self) {
+        if let Some(open) = &mut self.0 {
+            open.working.get_or_insert_with(clock::monotonic);
+        }
+    }
+
+    /// Chaperone's own time so far.
+    pub(super) fn own(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |open| {
+            let running = open.working.map_or(Duration::ZERO, |since| clock::monotonic().duration_since(since));
+            open.own + running
+        })
+    }
+
+    /// The first piece of the answer is here.
+    pub(super) fn first_token(&mut self) {
+        if let Some(open) = &mut self.0 {
+            let since = clock::monotonic().duration_since(open.started);
+            open.execution.time_to_first_token_ms.get_or_insert(clock::millis(since));
+        }
+    }
+
+    /// Notes what guardrails said about a text: every rule that looked, every finding.
+    pub(super) fn inspected(
+        &mut self,
+        guardrails: &Guardrails,
+        rules: &RuleSet,
+        findings: &[Finding],
+        direction: Direction,
+    ) {
+        let Some(open) = &mut self.0 else { return };
+        let direction = match direction {
+            Direction::Request => "request",
+            Direction::Response => "response",
+        };
+        for index in rules.iter() {
+            let Some(rule) = guardrails.rules().get(index) else { continue };
+            let found: Vec<&str> = findings
+                .iter()
+                .filter(|finding| finding.rule == index)
+                .map(|finding| guardrails.entity(finding))
+                .collect();
+            open.execution.evaluated(&rule.name, direction, &found);
+        }
+        for finding in findings {
+            let Some(rule) = guardrails.rules().get(finding.rule) else { continue };
+            let action = guardrails.judge(std::slice::from_ref(finding)).name();
+            telemetry::events::violation(&open.execution.request_id, &rule.name, direction, action);
+            open.execution.guardrail_violations.push(Violation {
+                rule_name: rule.name.clone(),
+                entity: guardrails.entity(finding).to_owned(),
+                direction: direction.to_owned(),
+                action: action.to_owned(),
+                start: finding.start,
+                end: finding.end,
+            });
+        }
+    }
+
+    /// Notes what the answer said about itself, tokens and cost included. `partial`: it was cut.
+    pub(super) fn answered(&mut self, answer: &Answer, partial: bool) {
+        let Some(open) = &mut self.0 else { return };
+        let execution = &mut open.execution;
+        if let Some(model) = &answer.model_version {
+            execution.model_name = Some(model.clone());
+        }
+        execution.finish_reason =
+            answer.finish_reason.clone().or_else(|| answer.block_reason.clone());
+        if let Some(status) = &answer.error {
+            execution.error_message = Some(status.clone());
+        }
+        let Some(usage) = &answer.usage else { return };
+        execution.token_count = Some(usage.total);
+        execution.prompt_tokens = Some(usage.prompt);
+        execution.cached_tokens = Some(usage.cached);
+        execution.candidates_tokens = Some(usage.candidates);
+        execution.thoughts_tokens = Some(usage.thoughts);
+        execution.tool_use_tokens = Some(usage.tool_use);
+        execution.usage_partial = partial;
+        execution.price_version = Some(open.prices.version().to_owned());
+        let priced = execution.model_name.as_deref();
+        execution.estimated_cost_usd =
+            priced.and_then(|model| open.prices.cost(model, usage, execution.created_at));
+    }
+
+    /// Ends the call.
+    pub(super) fn finish(mut self, outcome: Outcome, error_type: Option<&str>) {
+        self.close(outcome, error_type);
+    }
+
+    fn close(&mut self, outcome: Outcome, error_type: Option<&str>) {
+        self.rest();
+        let Some(open) = self.0.take() else { return };
+        if !open.recorded {
+            return;
+        }
+        let mut execution = open.execution;
+        execution.outcome = outcome;
+        execution.success = outcome == Outcome::Success;
+        execution.error_type = error_type.map(str::to_owned);
+        execution.execution_time_ms = clock::millis(clock::monotonic().duration_since(open.started));
+        execution.overhead_ms = Some(clock::millis(open.own));
+        open.recorder.record(execution);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.close(Outcome::ClientLeft, Some("client_left"));
+    }
+}
+
+impl Execution {
+    fn evaluated(&mut self, rule: &str, direction: &str, found: &[&str]) {
+        let reason = (!found.is_empty()).then(|| format!("{direction}: {}", found.join(", ")));
+        let known = self.guardrails_evaluated.iter_mut().find(|one| one.rule_name == rule);
+        match known {
+            Some(known) => {
+                known.passed &= found.is_empty();
+                known.reason = match (known.reason.take(), reason) {
+                    (Some(before), Some(now)) => Some(format!("{before}; {now}")),
+                    (before, now) => before.or(now),
+                };
+            }
+            None => self.guardrails_evaluated.push(Evaluation {
+                rule_name: rule.to_owned(),
+                passed: found.is_empty(),
+                reason,
+            }),
+        }
+    }
+}

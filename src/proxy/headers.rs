@@ -1,0 +1,127 @@
+//! Which headers go on, and which are Chaperone's own.
+
+use http::HeaderMap;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// Chaperone's own headers, both ways.
+const OWN_PREFIX: &str = "x-chaperone-";
+
+pub(super) const TEMPLATE: HeaderName = HeaderName::from_static("x-chaperone-template");
+pub(super) const VARIABLES: HeaderName = HeaderName::from_static("x-chaperone-variables");
+pub(super) const USER: HeaderName = HeaderName::from_static("x-chaperone-user");
+pub(super) const CONVERSATION: HeaderName = HeaderName::from_static("x-chaperone-conversation");
+pub(super) const TENANT: HeaderName = HeaderName::from_static("x-chaperone-tenant");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-chaperone-request-id");
+pub(super) const ARM: HeaderName = HeaderName::from_static("x-chaperone-arm");
+pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-chaperone-source");
+pub(super) const GUARDRAILS: HeaderName = HeaderName::from_static("x-chaperone-guardrails");
+pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The headers that go upstream: all but those of this hop, of the body's framing, and our own.
+pub(super) fn upstream(headers: &HeaderMap) -> HeaderMap {
+    forwarded(headers, |name| *name == HOST || name.as_str().starts_with(OWN_PREFIX))
+}
+
+/// The headers that go back: all but those of the upstream's hop and framing.
+pub(super) fn downstream(headers: &HeaderMap) -> HeaderMap {
+    forwarded(headers, |name| name.as_str().starts_with(OWN_PREFIX))
+}
+
+fn forwarded(headers: &HeaderMap, own: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let named: Vec<String> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    headers
+        .iter()
+        .filter(|(name, _)| !is_hop(name) && !own(name) && !named.iter().any(|one| one == name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    // The length is never copied: the body knows its own, and two lengths are how smuggling begins.
+    [CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
+        .contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
+
+/// What an answer that will be read may be coded in: gzip if the client offered it and the answer is
+/// read as a whole, else nothing.
+pub(super) fn ask_readable(headers: &mut HeaderMap, streamed: bool) {
+    let offered = headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().split(';').next() == Some("gzip") && !coding.contains("q=0"));
+    let coding = if offered && !streamed { "gzip" } else { "identity" };
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+}
+
+/// The coding of an answer, if it has one.
+pub(super) fn coding(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(CONTENT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+        .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+}
+
+/// A header's text, if it is text.
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+}
+
+/// Sets a header if the text can stand in one.
+pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http::header::{HeaderName, HeaderValue};
+
+    use super::{ask_readable, upstream};
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn hops_framing_and_our_own_stay_here() {
+        let sent = headers(&[
+            ("host", "evil"), ("connection", "close, X-Hop"), ("x-hop", "1"), ("keep-alive", "1"),
+            ("te", "trailers"), ("upgrade", "h2c"), ("http2-settings", "x"), ("content-length", "5"),
+            ("transfer-encoding", "chunked"), ("x-chaperone-user", "u"), ("proxy-authorization", "x"),
+            ("x-goog-api-key", "k"), ("x-forwarded-host", "h"),
+        ]);
+        let names: Vec<String> = upstream(&sent).keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["x-goog-api-key", "x-forwarded-host"]);
+    }
+
+    #[test]
+    fn readable_codings_only() {
+        for (offered, streamed, asked) in [
+            ("gzip, deflate, zstd", false, "gzip"),
+            ("gzip, deflate", true, "identity"),
+            ("br", false, "identity"),
+            ("gzip;q=0", false, "identity"),
+        ] {
+            let mut sent = headers(&[("accept-encoding", offered)]);
+            ask_readable(&mut sent, streamed);
+            assert_eq!(sent["accept-encoding"], asked);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Step 2: whose call it is and which template it wants. Everything of Chaperone's own leaves here.
+//!
+//! Each fact is taken from the first place that has it: path prefix, headers, body, route rule.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::header::HeaderName;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Proxy;
+use super::arrive::{Arrived, Head};
+use super::exchange::Exchange;
+use super::headers::{CONVERSATION, TEMPLATE, TENANT, USER, VARIABLES};
+use super::refusal::{Kind, Refusal};
+use crate::catalog::TenantCatalog;
+use crate::config::{RouteRule, VariableSource};
+use crate::gemini::members::Members;
+use crate::words::ids::Tenant;
+
+/// The member of a body that is ours.
+const BODY_MEMBER: &str = "chaperone";
+
+/// A call with everything it says about itself.
+#[derive(Debug)]
+pub(super) struct Identified {
+    pub(super) arrived: Arrived,
+    pub(super) tenant: Arc<TenantCatalog>,
+    pub(super) template: Option<TemplateRef>,
+    pub(super) variables: Map<String, Value>,
+    pub(super) user: Option<String>,
+    pub(super) conversation: Option<String>,
+}
+
+/// A template asked for by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TemplateRef {
+    pub(super) name: String,
+    pub(super) version: Option<u32>,
+}
+
+/// The `chaperone` object of a body.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct InBody {
+    template: Option<String>,
+    variables: Option<Map<String, Value>>,
+    user: Option<String>,
+    conversation: Option<String>,
+    tenant: Option<String>,
+}
+
+pub(super) fn identify(
+    proxy: &Proxy,
+    mut arrived: Arrived,
+    exchange: &mut Exchange,
+) -> Result<Identified, Refusal> {
+    let in_body = take_from_body(&mut arrived.body)?;
+    let head = &arrived.head;
+    let rule = proxy.rules.routes.iter().find(|rule| matches(rule, head));
+    let text = |name: &HeaderName| head.header(name).map(str::to_owned);
+    let tenant = text(&TENANT)
+        .or(in_body.tenant)
+        .or_else(|| rule.and_then(|rule| rule.tenant.clone()))
+        .map_or_else(Tenant::default, |name| Tenant(name.into()));
+    let tenant_catalog = arrived.catalog.tenant(&tenant).cloned().ok_or_else(|| {
+        Refusal::new(Kind::NotFound, format!("there is no tenant {:?}", short(&tenant.to_string())))
+    })?;
+    let named = match &head.prefix {
+        Some(prefix) => Some(decoded(prefix)?),
+        None => text(&TEMPLATE).or(in_body.template),
+    };
+    let template = match (named, rule) {
+        (Some(named), _) => Some(TemplateRef::read(&named)?),
+        (None, Some(rule)) => Some(TemplateRef { name: rule.template.clone(), version: rule.version }),
+        (None, None) => None,
+    };
+    let variables = match head.header(&VARIABLES) {
+        Some(header) => from_header(header)?,
+        None => in_body.variables.unwrap_or_else(|| rule.map(|rule| from_rule(rule, head)).unwrap_or_default()),
+    };
+    let user = text(&USER).or(in_body.user);
+    let conversation = text(&CONVERSATION).or(in_body.conversation);
+    exchange.note(|execution| {
+        execution.tenant_id = tenant;
+        execution.user_id.clone_from(&user);
+        execution.conversation_id.clone_from(&conversation);
+        execution.template_name = template.as_ref().map(|template| template.name.clone());
+    });
+    Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
+}
+
+/// Takes the `chaperone` object out of the body; a body without one keeps its bytes.
+fn take_from_body(body: &mut Bytes) -> Result<InBody, Refusal> {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let Some(mut members) = Members::parse(text) else { return Ok(InBody::default()) };
+    let Some(raw) = members.remove(BODY_MEMBER) else { return Ok(InBody::default()) };
+    let in_body = serde_json::from_str(&raw).map_err(|error| {
+        let message = format!(
+            "the body's chaperone object: {error}; it takes template, variables (an object), user, \
+             conversation, tenant"
+        );
+        Refusal::new(Kind::Malformed, message)
+    })?;
+    let rest = members.to_json();
+    *body = rest.into();
+    Ok(in_body)
+}
+
+fn matches(rule: &RouteRule, head: &Head) -> bool {
+    rule.method.as_deref().is_none_or(|method| head.method == method)
+        && rule.model.as_deref().is_none_or(|model| head.route.model.as_deref() == Some(model))
+        && rule.path_prefix.as_deref().is_none_or(|prefix| head.route.path.starts_with(prefix))
+        && rule.header.as_ref().is_none_or(|(name, value)| {
+            head.headers.get_all(name.as_str()).iter().any(|found| found.as_bytes() == value.as_bytes())
+        })
+}
+
+fn from_rule(rule: &RouteRule, head: &Head) -> Map<String, Value> {
+    rule.variables
+        .iter()
+        .filter_map(|(name, source)| match source {
+            VariableSource::Value(text) => Some((name.clone(), Value::from(text.as_str()))),
+            VariableSource::Header(header) => {
+                let value = head.headers.get(header.as_str())?.to_str().ok()?;
+                Some((name.clone(), Value::from(value)))
+            }
+        })
+        .collect()
+}
+
+/// `x-chaperone-variables`: a JSON object, plain or in base64url.
+fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
+    let refuse = || {
+        let message = "x-chaperone-variables must be a JSON object, plain or in base64url";
+        Refusal::new(Kind::Variables, message)
+    };
+    let json = if header.trim_start().starts_with('{') {
+        header.as_bytes().to_vec()
+    } else {
+        URL_SAFE_NO_PAD.decode(header).or_else(|_padded| URL_SAFE.decode(header)).map_err(|_| refuse())?
+    };
+    let text = crate::gemini::json::check(&json).map_err(|_| refuse())?;
+    // Values that could be read two ways are refused here as they are in bodies.
+    crate::gemini::json::walk(text, |_, _| {}).map_err(|_| refuse())?;
+    serde_json::from_str(text).map_err(|_| refuse())
+}
+
+impl TemplateRef {
+    /// Reads `name` or `name@version`.
+    fn read(text: &str) -> Result<Self, Refusal> {
+        let Some((name, version)) = text.rsplit_once('@') else {
+            return Ok(Self { name: text.to_owned(), version: None });
+        };
+        let version = version.parse().map_err(|_| {
+            let text = short(text);
+            Refusal::new(Kind::NotFound, format!("{text:?}: a version is a number, as in name@3"))
+        })?;
+        Ok(Self { name: name.to_owned(), version: Some(version) })
+    }
+}
+
+/// A percent-decoded path segment.
+fn decoded(segment: &str) -> Result<String, Refusal> {
+    let refuse = || Refusal::new(Kind::BadRequest, "the template name in the path is not valid percent-encoding");
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
+            return Err(refuse());
+        };
+        bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+    }
+    String::from_utf8(bytes).map_err(|_| refuse())
+}
+
+/// A name of the caller's, short enough for a message.
+pub(super) fn short(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_control()).take(64).collect()
+}
+
+/// Facts by which units are found.
+pub(super) fn header_unit(headers: &http::HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TemplateRef, decoded, from_header};
+
+    #[test]
+    fn references() {
+        for (text, name, version) in [("a", "a", None), ("a@3", "a", Some(3)), ("a@b@3", "a@b", Some(3))] {
+            let template = TemplateRef::read(text).unwrap();
+            assert_eq!((template.name.as_str(), template.version), (name, version));
+        }
+        assert!(TemplateRef::read("a@x").is_err());
+        assert_eq!(decoded("a%2Fb%20c").unwrap(), "a/b c");
+        assert!(decoded("a%2").is_err() && decoded("%ff").is_err());
+    }
+
+    #[test]
+    fn variables_come_plain_or_encoded() {
+        for header in [r#"{"a":"b"}"#, "eyJhIjoiYiJ9", "eyJhIjoiYiIgfQ=="] {
+            assert_eq!(from_header(header).unwrap()["a"], "b", "{header}");
+        }
+        for header in ["[1]", "x", "{", r#"{"a":1,"a":2}"#] {
+            assert!(from_header(header).is_err(), "{header}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Steps 4 and 6: the guardrails. Only this module can make [`Screened`] and [`Cleared`], and only a
+//! [`Cleared`] call can be forwarded.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::HeaderMap;
+use hyper::body::{Body, Incoming};
+use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::arrive::{Unread, malformed};
+use super::exchange::Exchange;
+use super::refusal::{Kind, Refusal, native_error, openai_error};
+use super::render::Rendered;
+use super::reply::{self, EVENT_STREAM, JSON, Reply};
+use super::select::Planned;
+use super::texts::{Placed, Texts, redact};
+use super::{Proxy, headers};
+use crate::catalog::Scope;
+use crate::config::{BlockReply, Unscannable};
+use crate::execution::Outcome;
+use crate::gemini::json::quote;
+use crate::gemini::route::Call;
+use crate::gemini::stream::Framing;
+use crate::gemini::text::{self, Segment};
+use crate::gemini::Dialect;
+use crate::guardrail::{Action, Direction, Guardrails, RuleSet, Verdict as Strictest};
+use crate::telemetry::metrics;
+use crate::template::variables::Trust;
+use crate::words::clock;
+
+/// What the guardrails say about a call.
+pub(super) enum Verdict<T> {
+    /// It may go on, with what had to be redacted redacted.
+    Passed(T),
+    /// It ends here.
+    Blocked(Blocked),
+}
+
+/// A call whose untrusted text was inspected.
+#[derive(Debug)]
+pub(super) struct Screened {
+    planned: Planned,
+    body: Bytes,
+    variables: Map<String, Value>,
+}
+
+impl Screened {
+    pub(super) fn into_parts(self) -> (Planned, Bytes, Map<String, Value>) {
+        (self.planned, self.body, self.variables)
+    }
+}
+
+/// A call that may be forwarded.
+#[derive(Debug)]
+pub(super) struct Cleared(Outgoing);
+
+/// What is forwarded, and what is needed to read its answer.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    pub(super) body: OutgoingBody,
+    /// `None`: the answer is not read.
+    pub(super) answer: Option<AnswerPlan>,
+}
+
+#[derive(Debug)]
+pub(super) enum OutgoingBody {
+    Whole(Bytes),
+    Unread(Incoming),
+}
+
+/// How the answer will be read.
+#[derive(Debug)]
+pub(super) struct AnswerPlan {
+    pub(super) dialect: Dialect,
+    pub(super) framing: Option<Framing>,
+    pub(super) guardrails: Arc<Guardrails>,
+    pub(super) rules: Arc<RuleSet>,
+    /// The place of a stream among those that may be open.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+impl Cleared {
+    pub(super) fn into_outgoing(self) -> Outgoing {
+        self.0
+    }
+}
+
+/// A prompt that a guardrail condemned.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    dialect: Dialect,
+    call: Call,
+    framing: Option<Framing>,
+}
+
+/// A call that is not read. What the operator decided about bodies nobody can see is applied here.
+pub(super) fn unread(proxy: &Proxy, unread: Unread) -> Result<Cleared, Refusal> {
+    let Unread { head, body } = unread;
+    if !body.is_end_stream() {
+        let refused = proxy.rules.guardrails.unscannable == Unscannable::Refuse;
+        metrics::unscanned(refused);
+        if refused {
+            let message = "this method carries a body that guardrails cannot read, and \
+                           guardrails.unscannable is set to refuse";
+            return Err(Refusal::new(Kind::Unscannable, message));
+        }
+    }
+    Ok(Cleared(Outgoing {
+        method: head.method,
+        headers: headers::upstream(&head.headers),
+        path: head.route.path,
+        query: head.query,
+        body: OutgoingBody::Unread(body),
+        answer: None,
+    }))
+}
+
+/// Inspects what the application sent: all text of the body, and untrusted variables.
+pub(super) fn untrusted(planned: Planned, exchange: &mut Exchange) -> Result<Verdict<Screened>, Refusal> {
+    let began = clock::monotonic();
+    let arrived = &planned.identified.arrived;
+    let body = std::str::from_utf8(&arrived.body).unwrap_or_default();
+    let mut segments = text::request(arrived.dialect, body).map_err(malformed)?;
+    let of_body = segments.len();
+    let mut variables = planned.identified.variables.clone();
+    for (_, value) in untrusted_values(&planned, &mut variables) {
+        strings(value, &mut |text| segments.push(alone(text)));
+    }
+    let Scope { untrusted: rules, rendered, .. } = planned.scope();
+    // A rule that asks for the rendered prompt also looks at what goes into it.
+    let rules = rules.union(rendered);
+    let guardrails = planned.identified.tenant.guardrails.clone();
+    let placed = Texts::new(&segments).inspect(&guardrails, &rules);
+    note(exchange, &guardrails, &rules, &placed);
+    let strictest = judge(&guardrails, &placed);
+    let screened = match strictest {
+        Strictest::Block => Verdict::Blocked(Blocked::of(&planned)),
+        Strictest::Allow | Strictest::Warn => {
+            let body = arrived.body.clone();
+            Verdict::Passed(Screened { planned, body, variables })
+        }
+        Strictest::Redact => {
+            let changed = redact(&guardrails, &segments, &redacting(&guardrails, placed));
+            let body = edit(body, &segments, &changed).into();
+            put_back(&planned, &mut variables, of_body, &changed);
+            Verdict::Passed(Screened { planned, body, variables })
+        }
+    };
+    metrics::stage("inspect", clock::monotonic().duration_since(began).as_secs_f64());
+    Ok(screened)
+}
+
+/// Inspects the rendered prompt for the rules that ask for it, and clears the call.
+pub(super) fn rendered(
+    proxy: &Proxy,
+    rendered: Rendered,
+    exchange: &mut Exchange,
+) -> Result<Verdict<Cleared>, Refusal> {
+    let planned = &rendered.planned;
+    let arrived = &planned.identified.arrived;
+    let scope = planned.scope();
+    let guardrails = planned.identified.tenant.guardrails.clone();
+    if !scope.rendered.is_empty() && !rendered.messages.is_empty() {
+        let segments: Vec<Segment> = rendered.messages.iter().map(|one| alone(&one.text)).collect();
+        let placed = Texts::new(&segments).inspect(&guardrails, &scope.rendered);
+        note(exchange, &guardrails, &scope.rendered, &placed);
+        // The template's own text cannot be redacted without changing what its owner approved.
+        if judge(&guardrails, &placed) >= Strictest::Redact {
+            return Ok(Verdict::Blocked(Blocked::of(planned)));
+        }
+    }
+    let place = match arrived.framing {
+        Some(_) => match proxy.streams.clone().try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_full) => return Err(Refusal::new(Kind::Overloaded, "too many open streams")),
+        },
+        None => None,
+    };
+    let answer = AnswerPlan {
+        place,
+        dialect: arrived.dialect,
+        framing: arrived.framing,
+        guardrails,
+        rules: scope.response.clone(),
+    };
+    let mut headers = headers::upstream(&arrived.head.headers);
+    headers::ask_readable(&mut headers, arrived.framing.is_some());
+    Ok(Verdict::Passed(Cleared(Outgoing {
+        method: arrived.head.method.clone(),
+        headers,
+        path: rendered.path,
+        query: arrived.head.query.clone(),
+        body: OutgoingBody::Whole(rendered.body),
+        answer: Some(answer),
+    })))
+}
+
+impl Blocked {
+    fn of(planned: &Planned) -> Self {
+        let arrived = &planned.identified.arrived;
+        Self { dialect: arrived.dialect, call: arrived.head.route.call, framing: arrived.framing }
+    }
+
+    /// The answer to a blocked prompt, in the caller's dialect. Nothing was sent upstream.
+    pub(super) fn reply(&self, proxy: &Proxy, exchange: &mut Exchange) -> Reply {
+        let mut reply = self.body(proxy, exchange);
+        decorate(&mut reply, exchange);
+        exchange.note(|execution| {
+            execution.http_status = Some(reply.status().as_u16());
+            execution.finish_reason = Some("PROHIBITED_CONTENT".to_owned());
+        });
+        exchange.take().finish(Outcome::Blocked, Some("guardrail"));
+        reply
+    }
+
+    fn body(&self, proxy: &Proxy, exchange: &Exchange) -> Reply {
+        const MESSAGE: &str = "the prompt was blocked by a guardrail";
+        let bad_request = http::StatusCode::BAD_REQUEST;
+        let as_error = proxy.rules.guardrails.block_reply == BlockReply::Error;
+        if self.dialect == Dialect::OpenAi {
+            let error = openai_error(MESSAGE, ("invalid_request_error", "content_filter"));
+            return reply::made(bad_request, JSON, error.to_string());
+        }
+        // countTokens has no promptFeedback.
+        if as_error || self.call == Call::CountTokens {
+            let reason = serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "GUARDRAIL_BLOCKED", "domain": "chaperone",
+            });
+            let error = native_error(bad_request, "INVALID_ARGUMENT", MESSAGE, vec![reason]);
+            return reply::made(bad_request, JSON, error.to_string());
+        }
+        let facts = exchange.fact(|one| (one.model_name.clone(), one.request_id.clone()));
+        let (model, id) = facts.unwrap_or_default();
+        let feedback = serde_json::json!({
+            "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
+            "usageMetadata": {"promptTokenCount": 0, "totalTokenCount": 0},
+            "modelVersion": model.unwrap_or_default(),
+            "responseId": id,
+        });
+        let ok = http::StatusCode::OK;
+        match self.framing {
+            None => reply::made(ok, JSON, feedback.to_string()),
+            Some(Framing::Sse) => reply::made(ok, EVENT_STREAM, format!("data: {feedback}\r\n\r\n")),
+            Some(Framing::JsonArray) => reply::made(ok, JSON, format!("[{feedback}]")),
+        }
+    }
+}
+
+/// Chaperone's own headers on an answer.
+pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
+    let facts = exchange.fact(|execution| {
+        let template = execution.template_id.and(execution.template_name.clone());
+        let mut found: Vec<String> = execution
+            .guardrail_violations
+            .iter()
+            .map(|violation| format!("{}={}", violation.rule_name, violation.action))
+            .collect();
+        found.dedup();
+        (template.zip(execution.template_version), execution.ab_test_group.clone(), found)
+    });
+    let Some((template, arm, found)) = facts else { return };
+    let out = reply.headers_mut();
+    if let Some((name, version)) = template {
+        headers::set(out, headers::TEMPLATE, &format!("{name}@{version}"));
+    }
+    if let Some(arm) = arm {
+        headers::set(out, headers::ARM, &arm);
+    }
+    if !found.is_empty() {
+        headers::set(out, headers::GUARDRAILS, &found.join(", "));
+    }
+    let own = clock::millis(exchange.own());
+    headers::set(out, headers::SERVER_TIMING, &format!("chaperone;dur={own:.3}"));
+}
+
+fn note(exchange: &mut Exchange, guardrails: &Guardrails, rules: &RuleSet, placed: &[Placed]) {
+    let findings: Vec<_> = placed.iter().map(|one| one.finding.clone()).collect();
+    exchange.inspected(guardrails, rules, &findings, Direction::Request);
+}
+
+fn judge(guardrails: &Guardrails, placed: &[Placed]) -> Strictest {
+    let findings: Vec<_> = placed.iter().map(|one| one.finding.clone()).collect();
+    guardrails.judge(&findings)
+}
+
+/// The findings whose rules redact.
+pub(super) fn redacting(guardrails: &Guardrails, placed: Vec<Placed>) -> Vec<Placed> {
+    let redacts = |one: &Placed| {
+        guardrails.rules().get(one.finding.rule).is_some_and(|rule| rule.action() == Action::Redact)
+    };
+    placed.into_iter().filter(redacts).collect()
+}
+
+/// The document with the changed strings in place; everything else keeps its bytes.
+pub(super) fn edit(document: &str, segments: &[Segment], changed: &[(usize, String)]) -> String {
+    let mut out = String::with_capacity(document.len());
+    let mut at = 0;
+    for (index, text) in changed {
+        if let Some(segment) = segments.get(*index).filter(|segment| !segment.literal.is_empty()) {
+            out.push_str(document.get(at..segment.literal.start).unwrap_or_default());
+            out.push_str(&quote(text));
+            at = segment.literal.end;
+        }
+    }
+    out.push_str(document.get(at..).unwrap_or_default());
+    out
+}
+
+/// Puts redacted texts back into the variables they came from, in the order they were collected.
+fn put_back(planned: &Planned, variables: &mut Map<String, Value>, of_body: usize, changed: &[(usize, String)]) {
+    let mut index = of_body;
+    for (_, value) in untrusted_values(planned, variables) {
+        strings_mut(value, &mut |text| {
+            if let Some((_, new)) = changed.iter().find(|(one, _)| *one == index) {
+                text.clone_from(new);
+            }
+            index += 1;
+        });
+    }
+}
+
+/// The given variables that are not declared trusted.
+fn untrusted_values<'v>(
+    planned: &'v Planned,
+    variables: &'v mut Map<String, Value>,
+) -> impl Iterator<Item = (&'v String, &'v mut Value)> {
+    let trusted = |name: &str| {
+        planned.version.as_ref().is_some_and(|version| {
+            let declared = version.template.variables();
+            declared.iter().any(|one| one.name == name && one.trust == Trust::Trusted)
+        })
+    };
+    variables.iter_mut().filter(move |(name, _)| !trusted(name))
+}
+
+fn strings(value: &Value, visit: &mut impl FnMut(&str)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter().for_each(|item| strings(item, visit)),
+        Value::Object(members) => members.values().for_each(|member| strings(member, visit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn strings_mut(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| strings_mut(item, visit)),
+        Value::Object(members) => members.values_mut().for_each(|member| strings_mut(member, visit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn alone(text: &str) -> Segment {
+    Segment { literal: 0..0, text: text.to_owned(), run: None }
+}

@@ -1,0 +1,84 @@
+//! The life of a request, step by step. Each type can only be made from the one before.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+use futures_util::FutureExt as _;
+
+use super::arrive::Arrival;
+use super::exchange::Exchange;
+use super::refusal::{Kind, Refusal};
+use super::reply::Reply;
+use super::{Proxy, arrive, forward, headers, identify, inspect, relay, render, select};
+use crate::catalog::Catalog;
+use crate::gemini::Dialect;
+use crate::telemetry;
+use crate::words::clock;
+
+impl Proxy {
+    /// Answers one request. Never fails: whatever goes wrong is an answer, and a record.
+    pub async fn handle(&self, request: Request<Incoming>) -> Reply {
+        let catalog = self.catalog.load();
+        let mut exchange = Exchange::begin(&self.recorder, &self.prices, &catalog, clock::now());
+        let mut dialect = None;
+        let request_id = exchange.fact(|one| one.request_id.clone()).unwrap_or_default();
+        let answered = match caught(self.steps(request, catalog.clone(), &mut exchange, &mut dialect)).await {
+            Some(answered) => answered,
+            None => Err(Refusal::new(Kind::Internal, "an internal error; only this request failed")),
+        };
+        let mut reply = answered.unwrap_or_else(|refusal| refuse(&refusal, dialect, exchange.take()));
+        headers::set(reply.headers_mut(), headers::REQUEST_ID, &request_id);
+        headers::set(reply.headers_mut(), headers::SOURCE, catalog.source.name());
+        reply
+    }
+
+    async fn steps(
+        &self,
+        request: Request<Incoming>,
+        catalog: Arc<Catalog>,
+        exchange: &mut Exchange,
+        dialect: &mut Option<Dialect>,
+    ) -> Result<Reply, Refusal> {
+        let arrived = match arrive::arrive(self, request, catalog, exchange, dialect).await? {
+            Arrival::Text(arrived) => arrived,
+            Arrival::Opaque(arrived) => {
+                let cleared = inspect::unread(self, arrived)?;
+                return relay::unread(self, forward::forward(self, cleared, exchange).await?, exchange);
+            }
+        };
+        let identified = identify::identify(self, arrived, exchange)?;
+        let planned = select::select(identified, exchange)?;
+        let screened = match inspect::untrusted(planned, exchange)? {
+            inspect::Verdict::Passed(screened) => screened,
+            inspect::Verdict::Blocked(blocked) => return Ok(blocked.reply(self, exchange)),
+        };
+        let rendered = render::render(self, screened, exchange)?;
+        let cleared = match inspect::rendered(self, rendered, exchange)? {
+            inspect::Verdict::Passed(cleared) => cleared,
+            inspect::Verdict::Blocked(blocked) => return Ok(blocked.reply(self, exchange)),
+        };
+        let answered = forward::forward(self, cleared, exchange).await?;
+        relay::inspected(self, answered, exchange).await
+    }
+}
+
+fn refuse(refusal: &Refusal, dialect: Option<Dialect>, mut exchange: Exchange) -> Reply {
+    let reply = refusal.reply(dialect);
+    exchange.note(|execution| {
+        execution.http_status = Some(reply.status().as_u16());
+        execution.error_message.get_or_insert_with(|| refusal.message.clone());
+    });
+    exchange.finish(refusal.kind.outcome(), Some(refusal.kind.name()));
+    reply
+}
+
+/// A panic in a request is one failed request.
+async fn caught<T>(steps: impl Future<Output = T>) -> Option<T> {
+    let answered = AssertUnwindSafe(steps).catch_unwind().await;
+    if answered.is_err() {
+        telemetry::events::panicked();
+    }
+    answered.ok()
+}

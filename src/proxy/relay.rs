@@ -1,0 +1,153 @@
+//! Step 8: the answer on its way back: inspected, metered, recorded.
+//!
+//! A stream is relayed frame by frame and an answer that guardrails look at is held until they have
+//! spoken; everything else flows through while it is read along. The upstream's body lives inside the
+//! client's: when the client leaves, the upstream call is dropped.
+
+mod body;
+mod coding;
+mod frames;
+mod terminal;
+mod watch;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::response::Parts;
+use http_body_util::BodyExt;
+
+use super::arrive::Whole;
+use super::exchange::Exchange;
+use super::forward::Answered;
+use super::inspect::{AnswerPlan, decorate, edit, redacting};
+use super::refusal::{Kind, Refusal};
+use super::reply::{Reply, full};
+use super::texts::{Placed, Texts, redact};
+use super::{Proxy, headers};
+use crate::execution::Outcome;
+use crate::gemini::answer::Answer;
+use crate::gemini::{json, text};
+use crate::guardrail::{Direction, Verdict};
+use crate::upstream;
+use body::{Reader, Relay};
+use frames::FrameReader;
+use watch::Watch;
+
+/// An answer that is not read.
+pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Result<Reply, Refusal> {
+    let Answered { head, body, is_head, .. } = answered;
+    let length = head.headers.get(CONTENT_LENGTH).filter(|_| is_head).cloned();
+    exchange.rest();
+    let mut reply = respond(&head, exchange);
+    // The answer to a HEAD tells the length of a body that does not follow.
+    if let Some(length) = length {
+        reply.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    *reply.body_mut() = Relay::new(body, Reader::Unread, exchange.take(), proxy.drained.clone()).boxed_unsync();
+    Ok(reply)
+}
+
+/// An answer that is read, and inspected if any guardrail asks for it.
+pub(super) async fn inspected(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Result<Reply, Refusal> {
+    let Answered { head, body, plan, is_head } = answered;
+    let Some(plan) = plan else {
+        return unread(proxy, Answered { head, body, plan: None, is_head }, exchange);
+    };
+    exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
+    let limits = &proxy.rules.limits;
+    if head.status.is_success() && plan.framing.is_none() && !plan.rules.is_empty() {
+        return held(proxy, head, body, plan, exchange).await;
+    }
+    let reader = match plan.framing {
+        Some(framing) if head.status.is_success() => {
+            if headers::coding(&head.headers).is_some() && !plan.rules.is_empty() {
+                let message = "the upstream coded a stream in a way that cannot be inspected";
+                return Err(Refusal::new(Kind::UnreadableAnswer, message));
+            }
+            Reader::Frames(Box::new(FrameReader::new(framing, plan, limits.stream_frame_bytes_max)))
+        }
+        Some(_) | None => {
+            let coding = headers::coding(&head.headers).map(str::to_owned);
+            Reader::Watch(Watch::new(plan.dialect, head.status, coding, limits.response_body_bytes_max))
+        }
+    };
+    let mut reply = respond(&head, exchange);
+    exchange.rest();
+    *reply.body_mut() = Relay::new(body, reader, exchange.take(), proxy.drained.clone()).boxed_unsync();
+    Ok(reply)
+}
+
+/// An answer that is held until its guardrails have spoken.
+async fn held(
+    proxy: &Proxy,
+    head: Parts,
+    body: reqwest::Body,
+    plan: AnswerPlan,
+    exchange: &mut Exchange,
+) -> Result<Reply, Refusal> {
+    exchange.rest();
+    let bytes_max = proxy.rules.limits.response_body_bytes_max;
+    let bytes = collect(body, bytes_max).await;
+    exchange.work();
+    let bytes = bytes?;
+    exchange.first_token();
+    let coded = headers::coding(&head.headers);
+    let plain = coding::decode(coded, &bytes, bytes_max).map_err(unreadable)?;
+    let mut answer = Answer::default();
+    answer.read(plan.dialect, &plain);
+    exchange.answered(&answer, false);
+    let document = json::check(&plain).map_err(|error| unreadable(error.to_string()))?;
+    let segments = text::answer(plan.dialect, document).map_err(|error| unreadable(error.to_string()))?;
+    let placed = Texts::new(&segments).inspect(&plan.guardrails, &plan.rules);
+    let findings: Vec<_> = placed.iter().map(|one: &Placed| one.finding.clone()).collect();
+    exchange.inspected(&plan.guardrails, &plan.rules, &findings, Direction::Response);
+    let outcome = watch::outcome(head.status, &answer);
+    let (body, outcome, was_coded) = match plan.guardrails.judge(&findings) {
+        Verdict::Block => {
+            let body = terminal::blocked_answer(plan.dialect, &answer);
+            (Bytes::from(body), (Outcome::ResponseBlocked, Some("guardrail")), false)
+        }
+        Verdict::Redact => {
+            let changed = redact(&plan.guardrails, &segments, &redacting(&plan.guardrails, placed));
+            (Bytes::from(edit(document, &segments, &changed)), outcome, false)
+        }
+        Verdict::Allow | Verdict::Warn => (bytes, outcome, true),
+    };
+    let mut reply = respond(&head, exchange);
+    if !was_coded {
+        reply.headers_mut().remove(CONTENT_ENCODING);
+    }
+    *reply.body_mut() = full(body);
+    exchange.take().finish(outcome.0, outcome.1);
+    Ok(reply)
+}
+
+async fn collect(mut body: reqwest::Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+    let mut whole = Whole::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let kind = upstream::kind(&error);
+            Refusal::new(Kind::Upstream(kind), kind.to_string())
+        })?;
+        if let Ok(data) = frame.into_data() {
+            whole.push(data);
+            if whole.len() > bytes_max as u64 {
+                let message = format!("the answer is larger than {bytes_max} bytes and cannot be inspected");
+                return Err(Refusal::new(Kind::UnreadableAnswer, message));
+            }
+        }
+    }
+    Ok(whole.into_bytes())
+}
+
+fn unreadable(why: String) -> Refusal {
+    Refusal::new(Kind::UnreadableAnswer, format!("the upstream's answer cannot be inspected: {why}"))
+}
+
+/// The upstream's head with Chaperone's headers; the body is put in by the caller.
+fn respond(head: &Parts, exchange: &Exchange) -> Reply {
+    let mut reply = http::Response::new(full(Bytes::new()));
+    *reply.status_mut() = head.status;
+    *reply.headers_mut() = headers::downstream(&head.headers);
+    decorate(&mut reply, exchange);
+    reply
+}

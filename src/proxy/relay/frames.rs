@@ -1,0 +1,312 @@
+//! A stream, frame by frame, with the guardrails in front of the client.
+//!
+//! A frame leaves when none of its text can become part of a match that is acted on any more. What
+//! leaves unchanged leaves as the bytes that came.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::terminal::{self, Ending};
+use super::watch;
+use crate::execution::Outcome;
+use crate::gemini::answer::Answer;
+use crate::gemini::stream::{Frame, Frames, Framing};
+use crate::gemini::text::{Run, Segment};
+use crate::gemini::{json, text};
+use crate::guardrail::{Action, Direction, Finding, Verdict, Window};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::inspect::{AnswerPlan, edit};
+use crate::proxy::texts::fill;
+use crate::telemetry;
+
+/// A stream being read.
+#[derive(Debug)]
+pub(super) struct FrameReader {
+    plan: AnswerPlan,
+    framing: Framing,
+    frames: Frames,
+    answer: Answer,
+    /// By candidate, its text so far.
+    texts: BTreeMap<usize, Channel>,
+    held: VecDeque<Held>,
+    /// Whether anything was sent.
+    begun: bool,
+    stopped: bool,
+    noted: bool,
+}
+
+#[derive(Debug)]
+struct Channel {
+    window: Window,
+    len: usize,
+    safe_to: usize,
+}
+
+/// A frame that waits for its text to be decided.
+#[derive(Debug)]
+struct Held {
+    frame: Frame,
+    segments: Vec<Segment>,
+    /// Where the text of each segment stands in its channel.
+    spans: Vec<Option<(usize, Range<usize>)>>,
+    /// Replacements inside segments: segment, bytes of its text, what goes there.
+    holes: Vec<(usize, Range<usize>, String)>,
+}
+
+/// Whether the stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    On,
+    Stop,
+}
+
+impl FrameReader {
+    pub(super) fn new(framing: Framing, plan: AnswerPlan, frame_bytes_max: usize) -> Self {
+        telemetry::metrics::streams(1.0);
+        Self {
+            framing,
+            frames: Frames::new(framing, frame_bytes_max),
+            plan,
+            answer: Answer::default(),
+            texts: BTreeMap::new(),
+            held: VecDeque::new(),
+            begun: false,
+            stopped: false,
+            noted: false,
+        }
+    }
+
+    pub(super) fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// Takes a chunk; puts what may leave into `out`.
+    pub(super) fn chunk(&mut self, data: &Bytes, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+        self.frames.push(data);
+        loop {
+            match self.frames.next_frame() {
+                Ok(Some(frame)) => {
+                    if self.frame(frame, exchange, out) == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                }
+                Ok(None) => return Flow::On,
+                // Text that cannot be held cannot be inspected.
+                Err(_too_large) => return self.stop(0, exchange, out),
+            }
+        }
+    }
+
+    /// The upstream's end: everything left is decided.
+    pub(super) fn end(&mut self, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> (Outcome, Option<&'static str>) {
+        if !self.stopped {
+            let rest = self.frames.rest();
+            if !rest.is_empty() && self.frame(rest, exchange, out) == Flow::Stop {
+                return self.blocked(exchange);
+            }
+            let channels: Vec<usize> = self.texts.keys().copied().collect();
+            for channel in channels {
+                let findings = self.texts.get_mut(&channel).map(|one| one.window.finish().findings);
+                if self.found(channel, &findings.unwrap_or_default(), exchange, out) == Flow::Stop {
+                    return self.blocked(exchange);
+                }
+            }
+            for held in std::mem::take(&mut self.held) {
+                self.release(held, out);
+            }
+        }
+        if self.stopped {
+            return self.blocked(exchange);
+        }
+        exchange.answered(&self.answer, !self.answer.is_complete());
+        self.note_clean(exchange);
+        watch::outcome(http::StatusCode::OK, &self.answer)
+    }
+
+    /// The end of the process: the stream says so instead of being cut.
+    pub(super) fn drain(&mut self, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> (Outcome, Option<&'static str>) {
+        exchange.answered(&self.answer, true);
+        self.note_clean(exchange);
+        let place = (self.plan.dialect, self.framing);
+        out.push_back(terminal::frames(place, &self.answer, (0, Ending::Drained), self.begun));
+        (Outcome::Drained, Some("shutdown"))
+    }
+
+    /// How a stream that a guardrail stopped is recorded.
+    pub(super) fn blocked(&self, exchange: &mut Exchange) -> (Outcome, Option<&'static str>) {
+        exchange.answered(&self.answer, !self.answer.is_complete());
+        (Outcome::ResponseBlocked, Some("guardrail"))
+    }
+
+    fn frame(&mut self, frame: Frame, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+        self.answer.read(self.plan.dialect, &frame.payload);
+        if self.plan.rules.is_empty() || frame.payload.is_empty() || frame.payload.as_ref() == b"[DONE]" {
+            self.hold(Held { frame, segments: Vec::new(), spans: Vec::new(), holes: Vec::new() }, out);
+            return Flow::On;
+        }
+        let segments = json::check(&frame.payload)
+            .and_then(|document| text::answer(self.plan.dialect, document));
+        let Ok(segments) = segments else {
+            // A frame that does not read cannot be inspected, so it does not pass.
+            return self.stop(0, exchange, out);
+        };
+        let mut held = Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
+        let mut found: Vec<(usize, Vec<Finding>)> = Vec::new();
+        for (index, segment) in held.segments.iter().enumerate() {
+            match segment.run {
+                Some(Run(channel)) => {
+                    let (span, findings) = self.push(channel, &segment.text);
+                    if let Some(slot) = held.spans.get_mut(index) {
+                        *slot = Some((channel, span));
+                    }
+                    found.push((channel, findings));
+                }
+                None => {
+                    let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
+                    if self.alone(index, &findings, &mut held.holes, exchange) == Verdict::Block {
+                        return self.stop(0, exchange, out);
+                    }
+                }
+            }
+        }
+        self.held.push_back(held);
+        for (channel, findings) in found {
+            if self.found(channel, &findings, exchange, out) == Flow::Stop {
+                return Flow::Stop;
+            }
+        }
+        self.release_decided(out);
+        Flow::On
+    }
+
+    fn push(&mut self, channel: usize, piece: &str) -> (Range<usize>, Vec<Finding>) {
+        let (guardrails, rules) = (&self.plan.guardrails, &self.plan.rules);
+        let channel = self.texts.entry(channel).or_insert_with(|| Channel {
+            window: Window::new(guardrails.clone(), rules.clone()),
+            len: 0,
+            safe_to: 0,
+        });
+        let start = channel.len;
+        channel.len += piece.len();
+        let progress = channel.window.push(piece);
+        channel.safe_to = progress.safe_to;
+        (start..channel.len, progress.findings)
+    }
+
+    /// Acts on findings in the text of a candidate.
+    fn found(&mut self, channel: usize, findings: &[Finding], exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+        if findings.is_empty() {
+            return Flow::On;
+        }
+        self.note(findings, exchange);
+        if self.plan.guardrails.judge(findings) == Verdict::Block {
+            return self.stop(channel, exchange, out);
+        }
+        let redacting: Vec<&Finding> = findings.iter().filter(|one| self.redacts(one)).collect();
+        for finding in redacting {
+            let mut placeholder = self.plan.guardrails.placeholder(finding);
+            for held in &mut self.held {
+                for (segment, span) in held.spans.iter().enumerate() {
+                    let Some((one, span)) = span else { continue };
+                    let from = finding.start.max(span.start);
+                    let to = finding.end.min(span.end);
+                    if *one == channel && from < to {
+                        let hole = from - span.start..to - span.start;
+                        held.holes.push((segment, hole, std::mem::take(&mut placeholder)));
+                    }
+                }
+            }
+        }
+        Flow::On
+    }
+
+    /// Acts on findings in a string that stands alone.
+    fn alone(
+        &mut self,
+        segment: usize,
+        findings: &[Finding],
+        holes: &mut Vec<(usize, Range<usize>, String)>,
+        exchange: &mut Exchange,
+    ) -> Verdict {
+        if !findings.is_empty() {
+            self.note(findings, exchange);
+        }
+        for finding in findings.iter().filter(|one| self.redacts(one)) {
+            holes.push((segment, finding.span(), self.plan.guardrails.placeholder(finding)));
+        }
+        self.plan.guardrails.judge(findings)
+    }
+
+    fn redacts(&self, finding: &Finding) -> bool {
+        let rule = self.plan.guardrails.rules().get(finding.rule);
+        rule.is_some_and(|rule| rule.action() == Action::Redact)
+    }
+
+    fn note(&mut self, findings: &[Finding], exchange: &mut Exchange) {
+        self.noted = true;
+        exchange.inspected(&self.plan.guardrails, &self.plan.rules, findings, Direction::Response);
+    }
+
+    /// Rules that looked and found nothing are evaluations too.
+    fn note_clean(&mut self, exchange: &mut Exchange) {
+        if !self.noted && !self.plan.rules.is_empty() {
+            self.note(&[], exchange);
+        }
+    }
+
+    /// Ends the stream here: what is held goes nowhere.
+    fn stop(&mut self, candidate: usize, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+        self.stopped = true;
+        self.held.clear();
+        self.note_clean(exchange);
+        let place = (self.plan.dialect, self.framing);
+        out.push_back(terminal::frames(place, &self.answer, (candidate, Ending::Blocked), self.begun));
+        Flow::Stop
+    }
+
+    fn hold(&mut self, held: Held, out: &mut VecDeque<Bytes>) {
+        if self.held.is_empty() {
+            self.release(held, out);
+        } else {
+            self.held.push_back(held);
+        }
+    }
+
+    fn release_decided(&mut self, out: &mut VecDeque<Bytes>) {
+        while let Some(held) = self.held.front() {
+            let decided = held.spans.iter().flatten().all(|(channel, span)| {
+                self.texts.get(channel).is_none_or(|channel| span.end <= channel.safe_to)
+            });
+            if !decided {
+                return;
+            }
+            if let Some(held) = self.held.pop_front() {
+                self.release(held, out);
+            }
+        }
+    }
+
+    fn release(&mut self, held: Held, out: &mut VecDeque<Bytes>) {
+        self.begun |= !held.frame.payload.is_empty();
+        out.push_back(held.into_bytes());
+    }
+}
+
+impl Drop for FrameReader {
+    fn drop(&mut self) {
+        telemetry::metrics::streams(-1.0);
+    }
+}
+
+impl Held {
+    fn into_bytes(mut self) -> Bytes {
+        if !self.holes.is_empty() {
+            let document = std::str::from_utf8(&self.frame.payload).unwrap_or_default();
+            let changed = fill(&self.segments, &self.holes);
+            self.frame.payload = edit(document, &self.segments, &changed).into();
+        }
+        self.frame.into_bytes()
+    }
+}

@@ -1,0 +1,89 @@
+//! Step 3: which version serves this call: the one asked for, the arm, or the active one.
+
+use std::sync::Arc;
+
+use super::exchange::Exchange;
+use super::identify::{Identified, TemplateRef, header_unit, short};
+use super::refusal::{Kind, Refusal};
+use crate::catalog::{Scope, TemplateName, Version};
+use crate::experiment::{Experiment, Unit};
+use crate::words::clock;
+
+/// A call whose version is decided, if it wants a template at all.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) identified: Identified,
+    pub(super) version: Option<Arc<Version>>,
+}
+
+impl Planned {
+    /// Which guardrails look at this call.
+    pub(super) fn scope(&self) -> &Scope {
+        self.version.as_ref().map_or(&self.identified.tenant.scope, |version| &version.scope)
+    }
+}
+
+pub(super) fn select(identified: Identified, exchange: &mut Exchange) -> Result<Planned, Refusal> {
+    let Some(wanted) = identified.template.clone() else {
+        return Ok(Planned { identified, version: None });
+    };
+    let version = version(&identified, &wanted, exchange)?;
+    exchange.note(|execution| {
+        execution.template_id = Some(version.id);
+        execution.template_version = Some(version.number);
+        execution.template_content_hash = Some(version.content_hash.clone());
+        execution.model_config = Some(version.model_config.defined.clone());
+    });
+    Ok(Planned { identified, version: Some(version) })
+}
+
+fn version(
+    identified: &Identified,
+    wanted: &TemplateRef,
+    exchange: &mut Exchange,
+) -> Result<Arc<Version>, Refusal> {
+    let missing = |what: String| Refusal::new(Kind::NotFound, what);
+    let shown = short(&wanted.name);
+    let name = identified
+        .tenant
+        .template(&wanted.name)
+        .ok_or_else(|| missing(format!("there is no template {shown:?}")))?;
+    if let Some(number) = wanted.version {
+        return match name.version(number) {
+            Some(Ok(version)) => Ok(version.clone()),
+            Some(Err(why)) => Err(missing(format!("template {shown:?} version {number} does not compile: {why}"))),
+            None => Err(missing(format!("template {shown:?} has no version {number}"))),
+        };
+    }
+    let arm = name.experiment.as_ref().and_then(|experiment| arm(identified, name, experiment, exchange));
+    arm.or_else(|| name.active.clone())
+        .ok_or_else(|| missing(format!("template {shown:?} has no active version")))
+}
+
+/// The version of the arm this call's unit belongs to, with the decision noted.
+fn arm(
+    identified: &Identified,
+    name: &TemplateName,
+    experiment: &Experiment,
+    exchange: &mut Exchange,
+) -> Option<Arc<Version>> {
+    let unit = match &experiment.unit {
+        Unit::User => identified.user.clone(),
+        Unit::Conversation => identified.conversation.clone(),
+        Unit::Request => exchange.fact(|execution| execution.request_id.clone()),
+        Unit::Header(header) => header_unit(&identified.arrived.head.headers, header),
+    };
+    let now = exchange.fact(|execution| execution.created_at).unwrap_or_else(clock::now);
+    let assignment = experiment.assign(now, unit.as_deref());
+    exchange.note(|execution| {
+        execution.unit_key = unit;
+        execution.assignment_reason = Some(assignment.reason.name().to_owned());
+        execution.enroll_bucket = assignment.enroll_bucket;
+        execution.variant_bucket = assignment.variant_bucket;
+        if let Some(arm) = assignment.arm {
+            execution.ab_test_experiment_id = Some(experiment.id);
+            execution.ab_test_group = Some(arm.key.clone());
+        }
+    });
+    name.version_by_id(assignment.arm?.template).cloned()
+}
