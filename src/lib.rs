@@ -1,17 +1,37 @@
-//! Chaperone.
+//! Chaperone stands between an application and the Gemini API.
+//!
+//! The life of a call: [`listen`] accepts it, [`proxy`] takes it through its steps (arrive, identify,
+//! select, inspect, render, forward, inspect back, meter, record) against one [`catalog`] snapshot,
+//! [`upstream`] carries it to Gemini, and [`outbox`] brings its record to the [`store`]. [`refresh`]
+//! keeps the catalog the best there is; [`admin`] is the control plane beside it all; [`app`] builds
+//! every part and stops them in order.
+//!
+//! The engines in the middle ([`gemini`], [`template`], [`guardrail`], [`experiment`], [`price`]) are
+//! pure: they see no socket, no clock and no SQL.
 
-pub mod catalog;
-pub mod config;
+pub mod words;
+
 pub mod execution;
 pub mod experiment;
 pub mod gemini;
 pub mod guardrail;
-pub mod listen;
-pub mod outbox;
 pub mod price;
-pub mod proxy;
+pub mod template;
+
+pub mod catalog;
+
+pub mod config;
 pub mod store;
 pub mod telemetry;
-pub mod template;
 pub mod upstream;
-pub mod words;
+
+pub mod listen;
+pub mod outbox;
+pub mod refresh;
+
+pub mod admin;
+pub mod proxy;
+pub mod simulator;
+
+pub mod app;
+pub mod cli;

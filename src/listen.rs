@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Limits;
 use crate::telemetry::{events, metrics};
 
 /// After a failed accept, which is mostly a lack of file descriptors.
@@ -42,8 +43,25 @@ pub struct Bounds {
     pub connections_max: usize,
 }
 
+impl Bounds {
+    /// Those of the data plane.
+    pub fn data(limits: &Limits) -> Self {
+        Self {
+            plane: "data",
+            head_timeout: limits.request_head_timeout,
+            head_bytes_max: limits.request_head_bytes_max,
+            connections_max: limits.connections_max,
+        }
+    }
+
+    /// Those of a listener for people and probes.
+    pub fn relaxed(plane: &'static str) -> Self {
+        Self { plane, head_timeout: HANDSHAKE_TIMEOUT, head_bytes_max: 65_536, connections_max: 1_024 }
+    }
+}
+
 /// What ends a listener and who waits for its connections.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Lifetime {
     /// Stops accepting and lets open connections end after their exchange.
     pub stop: CancellationToken,

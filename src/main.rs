@@ -1,1 +1,46 @@
-fn main() {}
+//! Arguments, logging, one call into the library.
+
+use std::process::ExitCode;
+
+use chaperone::app::{App, signals};
+use chaperone::cli::{self, Arguments, Command};
+use chaperone::config::LogFormat;
+use chaperone::telemetry::log;
+use clap::Parser;
+
+/// A mistake in the configuration or the arguments.
+const MISTAKE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let file = arguments.config.as_deref();
+    match arguments.command {
+        Command::Serve => {
+            let settings = cli::settings(file)?;
+            log::start(&settings.log.level, settings.log.format == LogFormat::Json);
+            Box::pin(App::build(settings)).await?.run(signals::stop).await
+        }
+        Command::Migrate { step } => cli::migrate(file, step).await,
+        Command::CheckConfig => cli::check_config(file),
+        Command::Scan { jsonl, direction } => cli::scan(file, jsonl, direction),
+        Command::SimulateGemini { listen } => cli::simulate(listen).await,
+        Command::Health => cli::health(file),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a failed command")]
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("chaperone: {error:#}");
+    ExitCode::from(MISTAKE)
+}

@@ -18,6 +18,8 @@ mod reply;
 mod select;
 mod texts;
 
+pub use reply::Reply;
+
 use std::sync::Arc;
 use std::time::Duration;
 

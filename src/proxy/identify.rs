@@ -82,8 +82,8 @@ pub(super) fn identify(
         Some(header) => from_header(header)?,
         None => in_body.variables.unwrap_or_else(|| rule.map(|rule| from_rule(rule, head)).unwrap_or_default()),
     };
-    let user = text(&USER).or(in_body.user);
-    let conversation = text(&CONVERSATION).or(in_body.conversation);
+    let user = bounded("user", text(&USER).or(in_body.user))?;
+    let conversation = bounded("conversation", text(&CONVERSATION).or(in_body.conversation))?;
     exchange.note(|execution| {
         execution.tenant_id = tenant;
         execution.user_id.clone_from(&user);
@@ -91,6 +91,19 @@ pub(super) fn identify(
         execution.template_name = template.as_ref().map(|template| template.name.clone());
     });
     Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
+}
+
+/// Units longer than this are not hashed, and an index over them would not hold.
+const UNIT_BYTES_MAX: usize = 256;
+
+fn bounded(what: &str, unit: Option<String>) -> Result<Option<String>, Refusal> {
+    match unit {
+        Some(unit) if unit.len() > UNIT_BYTES_MAX => {
+            let message = format!("the {what} is longer than {UNIT_BYTES_MAX} bytes");
+            Err(Refusal::new(Kind::BadRequest, message))
+        }
+        unit => Ok(unit.filter(|unit| !unit.is_empty())),
+    }
 }
 
 /// Takes the `chaperone` object out of the body; a body without one keeps its bytes.

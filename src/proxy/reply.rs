@@ -10,13 +10,13 @@ use http_body_util::{BodyExt, Full};
 
 /// An error in the middle of an answer. It aborts the client's connection, so that a cut is seen as
 /// one; nobody reads its text.
-pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an answer.
-pub(super) type ReplyBody = UnsyncBoxBody<Bytes, BodyError>;
+pub type ReplyBody = UnsyncBoxBody<Bytes, BodyError>;
 
 /// An answer on its way to the client.
-pub(super) type Reply = Response<ReplyBody>;
+pub type Reply = Response<ReplyBody>;
 
 pub(super) fn full(bytes: impl Into<Bytes>) -> ReplyBody {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()

@@ -92,13 +92,17 @@ impl Sources {
     fn from_environment(&self, json: &str) -> Result<Definitions, String> {
         let mut definitions = Definitions::from_json(json)?;
         if definitions.guardrails.is_empty() {
-            let files = match read_files(&self.config_dir)? {
-                Some(files) => files,
-                None => files::seeds().map_err(|error| error.to_string())?,
-            };
-            definitions.guardrails = files.guardrails;
+            definitions.guardrails = from_files(&self.config_dir)?.guardrails;
         }
         Ok(definitions)
+    }
+}
+
+/// What the files define; without any, the seeds of this binary.
+pub fn from_files(config_dir: &Path) -> Result<Definitions, String> {
+    match read_files(config_dir)? {
+        Some(definitions) => Ok(definitions),
+        None => files::seeds().map_err(|error| error.to_string()),
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) const EXPERIMENTS: &str = "
                'control_template_id', control_template_id,
                'variant_template_ids', json(variant_template_ids),
                'traffic_split', json(traffic_split),
-               'enrollment_percentage', enrollment_percentage,
+               'enrollment_percentage', cast(enrollment_percentage as real),
                'randomization_unit', randomization_unit, 'salt', salt, 'start_date', start_date,
                'end_date', end_date, 'created_by', created_by, 'created_at', created_at,
                'updated_by', updated_by, 'updated_at', updated_at)
@@ -40,7 +40,7 @@ pub(super) const EXPERIMENTS: &str = "
 
 /// One parameter for a whole batch; the outbox may send a batch twice.
 pub(super) const INSERT_EXECUTIONS: &str = "
-    insert or ignore into prompt_executions
+    insert into prompt_executions
           (id, tenant_id, request_id, template_id, template_name, template_version,
            template_content_hash, call, streamed, user_id, unit_key, conversation_id,
            variables_used, rendered_prompt, model_name, model_config, execution_time_ms,
@@ -56,8 +56,8 @@ pub(super) const INSERT_EXECUTIONS: &str = "
            value ->> 'template_version', value ->> 'template_content_hash',
            value ->> 'call', value ->> 'streamed', value ->> 'user_id',
            value ->> 'unit_key', value ->> 'conversation_id',
-           value ->> 'variables_used', value ->> 'rendered_prompt',
-           value ->> 'model_name', value ->> 'model_config',
+           nullif(value -> 'variables_used', 'null'), nullif(value -> 'rendered_prompt', 'null'),
+           value ->> 'model_name', nullif(value -> 'model_config', 'null'),
            value ->> 'execution_time_ms', value ->> 'time_to_first_token_ms',
            value ->> 'overhead_ms', value ->> 'token_count', value ->> 'prompt_tokens',
            value ->> 'cached_tokens', value ->> 'candidates_tokens',
@@ -65,13 +65,15 @@ pub(super) const INSERT_EXECUTIONS: &str = "
            value ->> 'usage_partial', value ->> 'estimated_cost_usd',
            value ->> 'price_version', value ->> 'outcome', value ->> 'success',
            value ->> 'error_type', value ->> 'error_message', value ->> 'http_status',
-           value ->> 'finish_reason', value ->> 'guardrails_evaluated',
-           value ->> 'guardrail_violations', value ->> 'ab_test_group',
+           value ->> 'finish_reason', nullif(value -> 'guardrails_evaluated', 'null'),
+           nullif(value -> 'guardrail_violations', 'null'), value ->> 'ab_test_group',
            value ->> 'ab_test_experiment_id', value ->> 'assignment_reason',
            value ->> 'enroll_bucket', value ->> 'variant_bucket',
            value ->> 'body_sha256', value ->> 'catalog_generation',
            value ->> 'catalog_source', value ->> 'created_at'
-      from json_each(?1)";
+      from json_each(?1)
+     where true
+        on conflict (id) do nothing";
 
 pub(super) const EXECUTIONS: &str = "
     select json_object(
@@ -110,35 +112,39 @@ pub(super) const EXECUTIONS: &str = "
      limit ?7";
 
 pub(super) const SEED_TEMPLATES: &str = "
-    insert or ignore into prompt_templates
+    insert into prompt_templates
           (id, tenant_id, name, description, category, template_text, template_syntax,
            messages, target, variables, model_config, version, parent_version_id,
            is_active, ab_test_group, created_by, created_at, updated_by, updated_at)
     select value ->> 'id', value ->> 'tenant_id', value ->> 'name',
            value ->> 'description', value ->> 'category', value ->> 'template_text',
-           value ->> 'template_syntax', value ->> 'messages', value ->> 'target',
-           value ->> 'variables', value ->> 'model_config', value ->> 'version',
+           value ->> 'template_syntax', nullif(value -> 'messages', 'null'), value ->> 'target',
+           nullif(value -> 'variables', 'null'), nullif(value -> 'model_config', 'null'), value ->> 'version',
            value ->> 'parent_version_id', value ->> 'is_active',
            value ->> 'ab_test_group', value ->> 'created_by',
            coalesce(value ->> 'created_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
            value ->> 'updated_by',
            coalesce(value ->> 'updated_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-      from json_each(?1)";
+      from json_each(?1)
+     where true
+        on conflict do nothing";
 
 pub(super) const SEED_GUARDRAILS: &str = "
-    insert or ignore into prompt_guardrails
+    insert into prompt_guardrails
           (id, tenant_id, name, description, rule_type, severity, is_active, blocking,
            rule_config, applies_to_templates, applies_to_categories, created_by,
            created_at, updated_by, updated_at)
     select value ->> 'id', value ->> 'tenant_id', value ->> 'name',
            value ->> 'description', value ->> 'rule_type', value ->> 'severity',
-           value ->> 'is_active', value ->> 'blocking', value ->> 'rule_config',
-           value ->> 'applies_to_templates', value ->> 'applies_to_categories',
+           value ->> 'is_active', value ->> 'blocking', nullif(value -> 'rule_config', 'null'),
+           nullif(value -> 'applies_to_templates', 'null'), nullif(value -> 'applies_to_categories', 'null'),
            value ->> 'created_by',
            coalesce(value ->> 'created_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
            value ->> 'updated_by',
            coalesce(value ->> 'updated_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-      from json_each(?1)";
+      from json_each(?1)
+     where true
+        on conflict do nothing";
 
 pub(super) const MIGRATIONS_TABLE: &str = "
     create table if not exists chaperone_migrations (

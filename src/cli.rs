@@ -1,0 +1,33 @@
+//! The command line: one file per subcommand, `serve` excepted, which is the application itself.
+
+mod arguments;
+mod check_config;
+mod health;
+mod migrate;
+mod scan;
+mod simulate;
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::config::{self, Settings};
+
+pub use arguments::{Arguments, Command, Direction, MigrateStep};
+pub use check_config::check_config;
+pub use health::health;
+pub use migrate::migrate;
+pub use scan::scan;
+pub use simulate::simulate;
+
+/// The settings, or all mistakes in one error.
+pub fn settings(file: Option<&Path>) -> anyhow::Result<Settings> {
+    config::load(file, &config::environment()).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(|mistake| format!("  {mistake}")).collect();
+        anyhow::anyhow!("the configuration has mistakes:\n{}", lines.join("\n"))
+    })
+}
+
+/// One line on standard output. A closed output is not an error worth a panic.
+fn say(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}

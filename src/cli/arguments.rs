@@ -1,0 +1,71 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// A sidecar proxy for the Gemini API: prompt templates, A/B tests, guardrails, and a record of every
+/// call.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// The configuration file [default: $CHAPERONE_CONFIG, else config/chaperone.toml if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy
+    Serve,
+    /// Prepare, inspect or undo the tables of the store
+    Migrate {
+        /// Which way
+        #[command(subcommand)]
+        step: MigrateStep,
+    },
+    /// Check the configuration, print every mistake, and exit
+    CheckConfig,
+    /// Inspect text on standard input with the guardrails of the configuration directory
+    Scan {
+        /// One JSON object {"text"} a line in, one verdict a line out
+        #[arg(long)]
+        jsonl: bool,
+        /// Which way the text travels
+        #[arg(long, value_enum, default_value_t = Direction::Request)]
+        direction: Direction,
+    },
+    /// Run a stand-in for Gemini
+    SimulateGemini {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:8089")]
+        listen: SocketAddr,
+    },
+    /// Exit with 0 if a running proxy answers /healthz, for container health checks
+    Health,
+}
+
+/// Which way to migrate.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum MigrateStep {
+    /// Run every migration that has not run, and put in the seeds
+    Up,
+    /// Undo the newest migration; executions and the audit are archived first
+    Down,
+    /// Show what has run
+    Status,
+}
+
+/// Which way a text travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// To Gemini
+    Request,
+    /// Back to the application
+    Response,
+}

@@ -1,0 +1,79 @@
+//! `chaperone migrate`: six checked steps, each said as it is done.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::arguments::MigrateStep;
+use super::{say, settings};
+use crate::app;
+use crate::store::{MigrationState, Store};
+
+/// Migrates the configured store.
+pub async fn migrate(file: Option<&Path>, step: MigrateStep) -> anyhow::Result<()> {
+    let settings = settings(file)?;
+    say("1 configuration: ok");
+    std::fs::create_dir_all(&settings.storage.data_dir).context("storage.data_dir")?;
+    let store = app::open_store(&settings)?;
+    let state = store.migration_state().await?;
+    say(format_args!("2 {} reached", store.kind()));
+    if !state.unknown.is_empty() {
+        bail!("a newer binary migrated this store: versions {:?} are not known here", state.unknown);
+    }
+    show(&state);
+    match step {
+        MigrateStep::Status => Ok(()),
+        MigrateStep::Up => up(store.as_ref(), &state).await,
+        MigrateStep::Down => down(store.as_ref(), &state).await,
+    }
+}
+
+fn show(state: &MigrationState) {
+    for step in &state.steps {
+        let when = step.applied_at.as_deref().map_or("has not run".to_owned(), |at| format!("ran at {at}"));
+        say(format_args!("3 migration {} {}: {when}", step.version, step.name));
+    }
+}
+
+async fn up(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
+    if state.is_current() {
+        say("nothing to do");
+        return Ok(());
+    }
+    say("4 checkpoint: nothing would be lost");
+    let migrated = store.migrate_up().await?;
+    say(format_args!("5 ran {:?}, each in one transaction", migrated.versions));
+    verify(store).await
+}
+
+async fn down(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
+    let [templates, guardrails, executions] = state.rows;
+    say(format_args!(
+        "4 checkpoint: {templates} template versions and {guardrails} guardrails will be dropped; \
+         {executions} executions and the audit are archived"
+    ));
+    let migrated = store.migrate_down().await?;
+    if migrated.versions.is_empty() {
+        say("nothing to do");
+        return Ok(());
+    }
+    say(format_args!("5 undid {:?} in one transaction", migrated.versions));
+    let state = store.migration_state().await?;
+    show(&state);
+    say(format_args!("6 verified: {} executions are in chaperone_archive_executions", migrated.archived));
+    Ok(())
+}
+
+async fn verify(store: &dyn Store) -> anyhow::Result<()> {
+    let state = store.migration_state().await?;
+    let definitions = store.definitions().await?;
+    if !state.is_current() || definitions.templates.is_empty() || definitions.guardrails.is_empty() {
+        bail!("the tables or the seeds are not there after the migration");
+    }
+    say(format_args!(
+        "6 verified: {} template versions, {} guardrails",
+        definitions.templates.len(),
+        definitions.guardrails.len()
+    ));
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! What the simulator says, in both dialects.
+
+use std::io::Write;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use super::script::Script;
+use super::{error, json_response};
+use crate::gemini::json::camel;
+use crate::gemini::route::Call;
+use crate::gemini::stream::Framing;
+
+/// What the real service takes at the top level; anything else is a 400 there too.
+const NATIVE_FIELDS: [&str; 11] = [
+    "contents",
+    "systemInstruction",
+    "tools",
+    "toolConfig",
+    "safetySettings",
+    "generationConfig",
+    "cachedContent",
+    "labels",
+    "serviceTier",
+    "store",
+    "model",
+];
+const COUNT_FIELDS: [&str; 2] = ["contents", "generateContentRequest"];
+/// Letters of a system instruction that an answer repeats.
+const SYSTEM_SHOWN: usize = 60;
+
+/// What a request says, as far as the answer shows it.
+pub(super) struct Asked {
+    system: Option<String>,
+    user: String,
+    letters: usize,
+}
+
+pub(super) fn knows(model: &str) -> bool {
+    model.starts_with("gemini-")
+}
+
+pub(super) fn models() -> Value {
+    let model = |name: &str| json!({"name": format!("models/{name}"), "displayName": name});
+    json!({"models": [model("gemini-2.5-flash"), model("gemini-2.5-pro")]})
+}
+
+/// Reads a native body as strictly as the service does.
+pub(super) fn native_request(body: &Bytes, call: Call) -> Result<Asked, String> {
+    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+        return Err("Invalid JSON payload received.".to_owned());
+    };
+    let counts = call == Call::CountTokens;
+    let allowed: &[&str] = if counts { &COUNT_FIELDS } else { &NATIVE_FIELDS };
+    for name in members.keys() {
+        if !allowed.contains(&camel(name.as_str().into()).as_ref()) {
+            return Err(format!("Invalid JSON payload received. Unknown name \"{name}\": Cannot find field."));
+        }
+    }
+    let members = match members.get("generateContentRequest") {
+        Some(Value::Object(inner)) => inner.clone(),
+        _ => members,
+    };
+    let contents = members.get("contents").and_then(Value::as_array).cloned().unwrap_or_default();
+    if contents.is_empty() {
+        return Err("* GenerateContentRequest.contents: contents is not specified".to_owned());
+    }
+    let system = members.get("systemInstruction").or_else(|| members.get("system_instruction")).map(parts_text);
+    let is_user = |content: &&Value| content.get("role").and_then(Value::as_str).unwrap_or("user") == "user";
+    let user = contents.iter().rev().find(is_user).map(parts_text).unwrap_or_default();
+    let letters = contents.iter().map(|content| parts_text(content).len()).sum::<usize>();
+    Ok(Asked { letters: letters + system.as_ref().map_or(0, String::len), system, user })
+}
+
+pub(super) fn native(call: Call, model: &str, asked: &Asked, script: &Script) -> Response {
+    if call == Call::CountTokens {
+        return json_response(StatusCode::OK, &json!({"totalTokens": tokens(asked.letters)}));
+    }
+    let text = says(asked, script);
+    match call {
+        Call::StreamGenerate(framing) => {
+            let frames: Vec<Value> = pieces(&text, script.chunk)
+                .into_iter()
+                .map(|(piece, done)| native_frame(model, asked, piece, done.then_some(text.len()), script))
+                .collect();
+            stream(&frames, framing, script)
+        }
+        _ => unary(&native_frame(model, asked, &text, Some(text.len()), script), script),
+    }
+}
+
+pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
+    let Ok(request) = serde_json::from_slice::<Value>(body) else {
+        return error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "Invalid JSON payload received.");
+    };
+    if request.get("chaperone").is_some() {
+        return error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "Unknown name \"chaperone\": Cannot find field.");
+    }
+    let model = request.get("model").and_then(Value::as_str).unwrap_or_default();
+    let model = model.rsplit('/').next().unwrap_or_default().to_owned();
+    if !knows(&model) {
+        return error(StatusCode::NOT_FOUND, "NOT_FOUND", "the model is not found");
+    }
+    let messages = request.get("messages").and_then(Value::as_array).cloned().unwrap_or_default();
+    let said_by = |role: &str| {
+        let of_role = messages.iter().filter(|one| one.get("role").and_then(Value::as_str) == Some(role));
+        of_role.last().map(content_text)
+    };
+    let letters = messages.iter().map(|message| content_text(message).len()).sum();
+    let asked = Asked { system: said_by("system"), user: said_by("user").unwrap_or_default(), letters };
+    let text = says(&asked, script);
+    if request.get("stream") != Some(&Value::Bool(true)) {
+        return unary(&chat_frame(&model, &asked, (&text, "message"), Some(text.len()), script), script);
+    }
+    let frames: Vec<Value> = pieces(&text, script.chunk)
+        .into_iter()
+        .map(|(piece, done)| chat_frame(&model, &asked, (piece, "delta"), done.then_some(text.len()), script))
+        .collect();
+    let mut bytes: Vec<Bytes> = frames.iter().map(|frame| Bytes::from(format!("data: {frame}\n\n"))).collect();
+    bytes.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    streamed("text/event-stream", bytes, script)
+}
+
+/// `total` letters were said when this frame is the last.
+fn native_frame(model: &str, asked: &Asked, text: &str, total: Option<usize>, script: &Script) -> Value {
+    let mut candidate = json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
+    let prompt = tokens(asked.letters);
+    let mut usage = json!({"promptTokenCount": prompt, "totalTokenCount": prompt});
+    if let Some(letters) = total {
+        let said = tokens(letters);
+        usage = json!({"promptTokenCount": prompt, "candidatesTokenCount": said, "totalTokenCount": prompt + said});
+        if let (true, Some(members)) = (script.finish, candidate.as_object_mut()) {
+            members.insert("finishReason".to_owned(), "STOP".into());
+        }
+    }
+    json!({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "simulated"})
+}
+
+fn chat_frame(model: &str, asked: &Asked, (text, member): (&str, &str), total: Option<usize>, script: &Script) -> Value {
+    let reason = total.filter(|_| script.finish).map(|_| "stop");
+    let choice = json!({"index": 0, member: {"role": "assistant", "content": text}, "finish_reason": reason});
+    let object = if member == "delta" { "chat.completion.chunk" } else { "chat.completion" };
+    let prompt = tokens(asked.letters);
+    let said = tokens(total.unwrap_or(0));
+    json!({
+        "id": "simulated", "object": object, "created": 1_700_000_000, "model": model, "choices": [choice],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said},
+    })
+}
+
+fn unary(frame: &Value, script: &Script) -> Response {
+    if !script.gzip {
+        return json_response(StatusCode::OK, frame);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let coded = encoder.write_all(frame.to_string().as_bytes()).and_then(|()| encoder.finish());
+    let headers = [(CONTENT_TYPE, "application/json; charset=UTF-8"), (CONTENT_ENCODING, "gzip")];
+    (headers, coded.unwrap_or_default()).into_response()
+}
+
+fn stream(frames: &[Value], framing: Framing, script: &Script) -> Response {
+    match framing {
+        Framing::Sse => {
+            let frames = frames.iter().map(|frame| Bytes::from(format!("data: {frame}\r\n\r\n"))).collect();
+            streamed("text/event-stream", frames, script)
+        }
+        Framing::JsonArray => {
+            let mut bytes: Vec<Bytes> = Vec::new();
+            for (index, frame) in frames.iter().enumerate() {
+                let before = if index == 0 { "[" } else { ",\r\n" };
+                bytes.push(format!("{before}{frame}").into());
+            }
+            bytes.push(Bytes::from_static(b"\r\n]"));
+            streamed("application/json; charset=UTF-8", bytes, script)
+        }
+    }
+}
+
+fn streamed(content_type: &'static str, mut frames: Vec<Bytes>, script: &Script) -> Response {
+    if script.cut {
+        frames.truncate(frames.len() / 2);
+    }
+    let gap = script.gap.unwrap_or(Duration::ZERO);
+    let cut = script.cut;
+    let frames = futures_util::stream::unfold((frames.into_iter(), cut), move |(mut frames, cut)| async move {
+        if let Some(frame) = frames.next() {
+            if !gap.is_zero() {
+                tokio::time::sleep(gap).await;
+            }
+            return Some((Ok(frame), (frames, cut)));
+        }
+        // An error in a body makes hyper break the connection off.
+        cut.then(|| (Err(std::io::Error::other("cut")), (frames, false)))
+    });
+    ([(CONTENT_TYPE, content_type)], Body::from_stream(frames)).into_response()
+}
+
+fn says(asked: &Asked, script: &Script) -> String {
+    if let Some(say) = &script.say {
+        return say.clone();
+    }
+    match &asked.system {
+        Some(system) => {
+            let shown: String = system.chars().take(SYSTEM_SHOWN).collect();
+            format!("[system: {shown}] Echo: {}", asked.user)
+        }
+        None => format!("Echo: {}", asked.user),
+    }
+}
+
+/// The text in pieces of `letters`, each with whether it is the last.
+fn pieces(text: &str, letters: usize) -> Vec<(&str, bool)> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((at, _)) = rest.char_indices().nth(letters) {
+        let (piece, after) = rest.split_at(at);
+        pieces.push((piece, false));
+        rest = after;
+    }
+    pieces.push((rest, true));
+    pieces
+}
+
+fn parts_text(content: &Value) -> String {
+    let parts = content.get("parts").and_then(Value::as_array).cloned().unwrap_or_default();
+    parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
+}
+
+fn content_text(message: &Value) -> String {
+    match message.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
+        }
+        _ => String::new(),
+    }
+}
+
+/// About four letters a token.
+fn tokens(letters: usize) -> u64 {
+    (letters as u64).div_ceil(4)
+}
