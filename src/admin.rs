@@ -25,10 +25,11 @@ pub use auth::Tokens;
 const API: &str = "/api/v1/admin/prompts";
 
 /// Everything a handler may borrow.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Admin(Arc<Shared>);
 
 /// The parts behind [`Admin`].
+#[derive(Debug)]
 pub struct Shared {
     /// The store, for lists.
     pub store: Arc<dyn Store>,
@@ -42,12 +43,6 @@ pub struct Shared {
     pub tokens: Tokens,
     /// Set when the process stops.
     pub draining: AtomicBool,
-}
-
-impl std::fmt::Debug for Admin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Admin")
-    }
 }
 
 impl std::ops::Deref for Admin {

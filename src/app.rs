@@ -61,12 +61,20 @@ impl App {
         let metrics = parts::metrics()?;
         parts::make_data_dir(&settings.storage.data_dir)?;
         let survives_power_cut = settings.audit.durability == crate::config::Durability::Power;
-        let outbox = outbox::start(&settings.storage.data_dir, settings.audit.outbox_bytes_max, survives_power_cut)
-            .context("the outbox")?;
+        let outbox = outbox::start(
+            &settings.storage.data_dir,
+            settings.audit.outbox_bytes_max,
+            survives_power_cut,
+        )
+        .context("the outbox")?;
         let store = open_store(&settings)?;
         parts::migrate_at_start(&settings, store.as_ref()).await?;
         let refresher = Arc::new(Refresher::start(parts::sources(&settings, store.clone())).await?);
-        let proxy = Arc::new(parts::proxy(&settings, refresher.current().clone(), outbox.recorder.clone())?);
+        let proxy = Arc::new(parts::proxy(
+            &settings,
+            refresher.current().clone(),
+            outbox.recorder.clone(),
+        )?);
         let super_admin = token::super_admin(&settings)?;
         let admin = Admin::new(Shared {
             store: store.clone(),
@@ -77,11 +85,15 @@ impl App {
             draining: false.into(),
         });
         let tls = match &settings.data.tls {
-            Some(files) => Some(listen::tls(&files.cert, &files.key).context("data.tls_cert_file")?),
+            Some(files) => {
+                Some(listen::tls(&files.cert, &files.key).context("data.tls_cert_file")?)
+            }
             None => None,
         };
         let bind = async |address: SocketAddr, key: &'static str| {
-            listen::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+            listen::bind(address)
+                .await
+                .with_context(|| format!("{key}: cannot listen on {address}"))
         };
         let data = bind(settings.data.listen, "data.listen").await?;
         let control = bind(settings.control.listen, "control.listen").await?;
@@ -109,11 +121,23 @@ impl App {
         drop(outbox.recorder);
 
         let mut listeners = JoinSet::new();
-        listeners.spawn(listen::serve(data, tls, Bounds::data(&settings.limits), lifetime.clone(), service(proxy)));
+        listeners.spawn(listen::serve(
+            data,
+            tls,
+            Bounds::data(&settings.limits),
+            lifetime.clone(),
+            service(proxy),
+        ));
         let control_lifetime = Lifetime::default();
         let control_service = TowerToHyperService::new(admin.clone().router());
         let control_bounds = Bounds::relaxed("control");
-        listeners.spawn(listen::serve(control, None, control_bounds, control_lifetime.clone(), control_service));
+        listeners.spawn(listen::serve(
+            control,
+            None,
+            control_bounds,
+            control_lifetime.clone(),
+            control_service,
+        ));
 
         let mut tasks = JoinSet::new();
         let poll = settings.catalog.poll_interval;
@@ -123,7 +147,8 @@ impl App {
         tasks.spawn(async move { two.listen(stop_two).await });
         tasks.spawn(reload_on_signal(three, background.clone()));
         let shipping = CancellationToken::new();
-        let shipper = outbox::ship(outbox.file, store, ledger.clone(), outbox.filled, shipping.clone());
+        let shipper =
+            outbox::ship(outbox.file, store, ledger.clone(), outbox.filled, shipping.clone());
         let mut shippers = JoinSet::new();
         shippers.spawn(shipper);
 
@@ -169,7 +194,7 @@ async fn drain(lifetime: &Lifetime, drained: &CancellationToken, deadline: Durat
 }
 
 async fn reload_on_signal(refresher: Arc<Refresher>, stop: CancellationToken) {
-    let mut reloads = signals::Reloads::new();
+    let mut reloads = signals::Reloads::listen();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

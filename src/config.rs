@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 pub use reader::Mistake;
 pub use routes::{RouteRule, VariableSource};
 pub use settings::{
-    Audit, BlockReply, Catalog, Control, Data, Database, Durability, GuardrailSettings, Limits, Log,
-    LogFormat, Settings, Storage, StorePrompts, TlsFiles, Unscannable, Upstream, WhenFull,
+    Audit, BlockReply, Catalog, Control, Data, Database, Durability, GuardrailSettings, Limits,
+    Log, LogFormat, Settings, Storage, StorePrompts, TlsFiles, Unscannable, Upstream, WhenFull,
 };
 
 /// Where the file is looked for when nothing names it.
@@ -35,11 +35,15 @@ pub fn environment() -> Environment {
 /// Reads the file (the one named, else `CHAPERONE_CONFIG`, else the default if it is there) and the
 /// environment.
 pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Settings, Vec<Mistake>> {
-    let named = file.map(Path::to_path_buf).or_else(|| environment.get("CHAPERONE_CONFIG").map(PathBuf::from));
+    let named = file
+        .map(Path::to_path_buf)
+        .or_else(|| environment.get("CHAPERONE_CONFIG").map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            String::new()
+        }
         Err(error) => {
             let key = path.display().to_string();
             return Err(vec![Mistake { key, what: format!("cannot be read: {error}") }]);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::words::ids::{ExecutionId, ExperimentId, Tenant, TemplateId};
+use crate::words::ids::{ExecutionId, ExperimentId, TemplateId, Tenant};
 use crate::words::money::PicoUsd;
 
 /// How a call ended.

@@ -169,7 +169,8 @@ pub fn arms(versions: &[TemplateId], split: &[(String, f64)]) -> Result<Vec<Arm>
     }
     let mut arms = Vec::with_capacity(versions.len());
     for (key, template) in expected.into_iter().zip(versions) {
-        let percent = split.iter().find(|(name, _)| *name == key).map_or(0.0, |(_, weight)| *weight);
+        let percent =
+            split.iter().find(|(name, _)| *name == key).map_or(0.0, |(_, weight)| *weight);
         let weight = millipercent(percent).ok_or_else(|| SplitError::Weight(key.clone()))?;
         arms.push(Arm { key, template: *template, weight });
     }
@@ -183,7 +184,8 @@ pub fn arms(versions: &[TemplateId], split: &[(String, f64)]) -> Result<Vec<Arm>
 impl Experiment {
     /// Decides for one unit at one instant. Order of checks: schedule, unit, enrolment, arm.
     pub fn assign(&self, now: Timestamp, unit: Option<&str>) -> Assignment<'_> {
-        let none = |reason| Assignment { arm: None, reason, enroll_bucket: None, variant_bucket: None };
+        let none =
+            |reason| Assignment { arm: None, reason, enroll_bucket: None, variant_bucket: None };
         if self.start.is_some_and(|start| now < start) {
             return none(Reason::NotStarted);
         }

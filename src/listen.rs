@@ -56,7 +56,12 @@ impl Bounds {
 
     /// Those of a listener for people and probes.
     pub fn relaxed(plane: &'static str) -> Self {
-        Self { plane, head_timeout: HANDSHAKE_TIMEOUT, head_bytes_max: 65_536, connections_max: 1_024 }
+        Self {
+            plane,
+            head_timeout: HANDSHAKE_TIMEOUT,
+            head_bytes_max: 65_536,
+            connections_max: 1_024,
+        }
     }
 }
 
@@ -78,17 +83,20 @@ pub struct BadCertificate(String);
 
 /// TLS with HTTP/1.1 and HTTP/2 from PEM files.
 pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, BadCertificate> {
-    let broken = |file: &Path, error: String| BadCertificate(format!("{}: {error}", file.display()));
+    let broken =
+        |file: &Path, error: String| BadCertificate(format!("{}: {error}", file.display()));
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| broken(cert, error.to_string()))?;
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| broken(key, error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BadCertificate(error.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key_der)
-        .map_err(|error| broken(cert, error.to_string()))?;
+    let key_der =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| broken(key, error.to_string()))?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| BadCertificate(error.to_string()))?
+            .with_no_client_auth()
+            .with_single_cert(chain, key_der)
+            .map_err(|error| broken(cert, error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

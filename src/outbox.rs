@@ -71,7 +71,11 @@ pub struct Outbox {
 }
 
 /// Opens the file under `data_dir` and starts the thread that fills it.
-pub fn start(data_dir: &Path, bytes_max: u64, survives_power_cut: bool) -> Result<Outbox, StoreError> {
+pub fn start(
+    data_dir: &Path,
+    bytes_max: u64,
+    survives_power_cut: bool,
+) -> Result<Outbox, StoreError> {
     let file = Arc::new(OutboxFile::open(data_dir, survives_power_cut)?);
     let ledger = Arc::new(Ledger::new(bytes_max));
     let left_over = file.totals()?;

@@ -157,7 +157,9 @@ fn times(price: PicoUsd, tokens: u64) -> PicoUsd {
 impl Entry {
     fn rate(&self) -> Result<Rate, PriceError> {
         let from = match &self.valid_from {
-            Some(date) => date.parse().map_err(|_no_date| self.refuse("valid_from", "a date, 2026-12-01"))?,
+            Some(date) => {
+                date.parse().map_err(|_no_date| self.refuse("valid_from", "a date, 2026-12-01"))?
+            }
             None => Date::MIN,
         };
         let input = self.price("input", Some(&self.input))?.unwrap_or_default();
@@ -168,8 +170,12 @@ impl Entry {
         let long = match long {
             Some(input) => Some(Tier {
                 input,
-                cached: self.price("cached_above_200k", self.cached_above_200k.as_ref())?.unwrap_or(input),
-                output: self.price("output_above_200k", self.output_above_200k.as_ref())?.unwrap_or(output),
+                cached: self
+                    .price("cached_above_200k", self.cached_above_200k.as_ref())?
+                    .unwrap_or(input),
+                output: self
+                    .price("output_above_200k", self.output_above_200k.as_ref())?
+                    .unwrap_or(output),
             }),
             None => None,
         };
@@ -183,7 +189,11 @@ impl Entry {
     }
 
     /// A price per million as the price of one token, which must be a whole number of 10⁻¹² USD.
-    fn price(&self, field: &'static str, text: Option<&String>) -> Result<Option<PicoUsd>, PriceError> {
+    fn price(
+        &self,
+        field: &'static str,
+        text: Option<&String>,
+    ) -> Result<Option<PicoUsd>, PriceError> {
         let Some(text) = text else { return Ok(None) };
         text.parse::<PicoUsd>()
             .ok()

@@ -18,7 +18,7 @@ mod reply;
 mod select;
 mod texts;
 
-pub use reply::Reply;
+pub use reply::{BodyError, Reply, ReplyBody};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -57,7 +57,8 @@ impl Refresher {
     /// The first catalog, from the best source that answers soon.
     pub async fn start(sources: Sources) -> Result<Self, NoCatalog> {
         let revision = AtomicI64::new(-1);
-        let asked = tokio::time::timeout(START_PATIENCE, from_database(&sources, &revision, 1)).await;
+        let asked =
+            tokio::time::timeout(START_PATIENCE, from_database(&sources, &revision, 1)).await;
         let (catalog, failures) = match asked {
             Ok(Ok(catalog)) => (Some(catalog), Vec::new()),
             Ok(Err(failure)) => fall_back(&sources, failure, 1),
@@ -188,16 +189,21 @@ async fn from_database(
     generation: u64,
 ) -> Result<Catalog, Failure> {
     // Read before the definitions: a change in between is seen as one more change.
-    let revision = sources.store.revision().await.map_err(|error| Failure {
-        source: Source::Database,
-        why: error.to_string(),
-    })?;
+    let revision = sources
+        .store
+        .revision()
+        .await
+        .map_err(|error| Failure { source: Source::Database, why: error.to_string() })?;
     let catalog = sources.from_database(generation, clock::now()).await?;
     known.store(revision, Relaxed);
     Ok(catalog)
 }
 
-fn fall_back(sources: &Sources, failure: Failure, generation: u64) -> (Option<Catalog>, Vec<Failure>) {
+fn fall_back(
+    sources: &Sources,
+    failure: Failure,
+    generation: u64,
+) -> (Option<Catalog>, Vec<Failure>) {
     let (catalog, more) = sources.without_database(generation, clock::now());
     let mut failures = vec![failure];
     failures.extend(more);

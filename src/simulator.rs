@@ -91,10 +91,13 @@ async fn answered(State(simulator): State<Simulator>, request: Request) -> Respo
         headers: parts
             .headers
             .iter()
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
             .collect(),
         body_sha256: digest::sha256_hex(&body),
-        body: serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body))),
+        body: serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body))),
     });
     let script = Script::read(&parts.headers);
     if let Some(delay) = script.delay {
@@ -104,7 +107,11 @@ async fn answered(State(simulator): State<Simulator>, request: Request) -> Respo
         return error(status, "UNAVAILABLE", "simulated failure");
     }
     if !has_key(&parts.headers, query.as_deref()) {
-        return error(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.");
+        return error(
+            StatusCode::FORBIDDEN,
+            "PERMISSION_DENIED",
+            "Method doesn't allow unregistered callers.",
+        );
     }
     let route = Route::read(&parts.method, &path, query.as_deref());
     serve(&parts.method, &route, &body, &script)
@@ -115,7 +122,11 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
         Call::Generate | Call::StreamGenerate(_) | Call::CountTokens => {
             let model = route.model.clone().unwrap_or_default();
             if !answer::knows(&model) {
-                return error(StatusCode::NOT_FOUND, "NOT_FOUND", "models/… is not found for API version v1beta");
+                return error(
+                    StatusCode::NOT_FOUND,
+                    "NOT_FOUND",
+                    "models/… is not found for API version v1beta",
+                );
             }
             match answer::native_request(body, route.call) {
                 Ok(asked) => answer::native(route.call, &model, &asked, script),

@@ -89,8 +89,11 @@ fn rows<T: serde::de::DeserializeOwned>(
     rows.into_iter()
         .map(|row| {
             let id = row.get("id").and_then(Value::as_str).unwrap_or("without id").to_owned();
-            serde_json::from_value(row)
-                .map_err(|error| StoreError::Row { table, id, why: error.to_string() })
+            serde_json::from_value(row).map_err(|error| StoreError::Row {
+                table,
+                id,
+                why: error.to_string(),
+            })
         })
         .collect()
 }

@@ -62,7 +62,7 @@ pub struct Template {
 #[derive(Debug)]
 enum Text {
     Format(format::Format),
-    Jinja(jinja::Jinja),
+    Jinja(Box<jinja::Jinja>),
 }
 
 /// A message ready to be sent.
@@ -149,8 +149,7 @@ impl Template {
 
     /// Fills in `values`, defaults included. Every missing or ill-typed variable is named.
     pub fn render(&self, values: &Map<String, Value>) -> Result<Vec<Rendered>, RenderError> {
-        let values =
-            variables::check(&self.variables, values).map_err(RenderError::Variables)?;
+        let values = variables::check(&self.variables, values).map_err(RenderError::Variables)?;
         self.messages
             .iter()
             .map(|(role, text)| Ok(Rendered { role: *role, text: text.render(&values)? }))
@@ -159,14 +158,10 @@ impl Template {
 }
 
 impl Text {
-    fn parse(
-        syntax: Syntax,
-        text: &str,
-        used: &mut BTreeSet<String>,
-    ) -> Result<Self, SyntaxError> {
+    fn parse(syntax: Syntax, text: &str, used: &mut BTreeSet<String>) -> Result<Self, SyntaxError> {
         match syntax {
             Syntax::Format => format::Format::parse(text, used).map(Self::Format),
-            Syntax::Jinja => jinja::Jinja::parse(text, used).map(Self::Jinja),
+            Syntax::Jinja => jinja::Jinja::parse(text, used).map(Box::new).map(Self::Jinja),
         }
     }
 

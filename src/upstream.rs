@@ -12,7 +12,7 @@ use reqwest::{Body, Certificate, Client, Url};
 /// Idle connections kept for reuse.
 const IDLE_CONNECTIONS_MAX: usize = 512;
 /// Shorter than what Google's front ends keep them.
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How to reach the upstream.
@@ -96,7 +96,8 @@ impl Upstream {
                 Certificate::from_pem_bundle(pem).map_err(|error| BadOptions(error.to_string()))?;
             builder = builder.tls_certs_only(certificates);
         }
-        let client = builder.build().map_err(|error| BadOptions(error.without_url().to_string()))?;
+        let client =
+            builder.build().map_err(|error| BadOptions(error.without_url().to_string()))?;
         Ok(Self { client, base, head_timeout: options.head_timeout })
     }
 

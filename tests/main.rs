@@ -1,1 +1,25 @@
+//! The one integration binary: the whole product over real sockets, a real PostgreSQL and the bundled
+//! simulator. `scripts/with-postgres.sh` gives it its cluster.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected should stop, and it owns its tasks and its clock"
+)]
+
+mod admin;
+mod architecture;
+mod experiments;
+mod faults;
+mod harness;
+mod hygiene;
+mod process;
+mod proxy;
+mod recording;
+mod store;
+mod streams;
+mod templates;

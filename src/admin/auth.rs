@@ -78,7 +78,12 @@ mod tests {
     #[test]
     fn roles_by_token() {
         let tokens = Tokens::new(&Secret::new("admin"), Some(&Secret::new("viewer")));
-        for (given, role) in [("admin", Some(Role::SuperAdmin)), ("viewer", Some(Role::Viewer)), ("admi", None), ("", None)] {
+        for (given, role) in [
+            ("admin", Some(Role::SuperAdmin)),
+            ("viewer", Some(Role::Viewer)),
+            ("admi", None),
+            ("", None),
+        ] {
             assert_eq!(tokens.role(given), role);
         }
         assert_eq!(Tokens::new(&Secret::new("admin"), None).role(""), None);

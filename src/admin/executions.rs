@@ -52,7 +52,8 @@ pub(super) async fn list(
     let mut items = admin.store.executions(&query).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
-    let next_cursor = items.last().filter(|_| more).and_then(cursor_of).map(|cursor| cursor.encode());
+    let next_cursor =
+        items.last().filter(|_| more).and_then(cursor_of).map(|cursor| cursor.encode());
     Ok(Json(json!({"items": items, "next_cursor": next_cursor})))
 }
 

@@ -102,7 +102,10 @@ fn degraded(admin: &Admin) -> Vec<Value> {
     }
     let standing = admin.ledger.standing();
     if !standing.store_reachable {
-        note("executions", format!("{} wait in the outbox: the store cannot be reached", standing.waiting));
+        note(
+            "executions",
+            format!("{} wait in the outbox: the store cannot be reached", standing.waiting),
+        );
     }
     if standing.dead > 0 {
         note("executions", format!("{} were refused by the store and kept aside", standing.dead));

@@ -21,19 +21,28 @@ pub(super) struct Asked {
 
 type Parsed = Result<Query<Asked>, QueryRejection>;
 
-pub(super) async fn templates(State(admin): State<Admin>, asked: Parsed) -> Result<Json<Value>, Problem> {
+pub(super) async fn templates(
+    State(admin): State<Admin>,
+    asked: Parsed,
+) -> Result<Json<Value>, Problem> {
     let catalog = admin.refresher.current().load();
     let rows = &catalog.definitions.templates;
     page(&catalog, asked, rows, |row| (&row.tenant_id, &row.name))
 }
 
-pub(super) async fn guardrails(State(admin): State<Admin>, asked: Parsed) -> Result<Json<Value>, Problem> {
+pub(super) async fn guardrails(
+    State(admin): State<Admin>,
+    asked: Parsed,
+) -> Result<Json<Value>, Problem> {
     let catalog = admin.refresher.current().load();
     let rows = &catalog.definitions.guardrails;
     page(&catalog, asked, rows, |row| (&row.tenant_id, &row.name))
 }
 
-pub(super) async fn experiments(State(admin): State<Admin>, asked: Parsed) -> Result<Json<Value>, Problem> {
+pub(super) async fn experiments(
+    State(admin): State<Admin>,
+    asked: Parsed,
+) -> Result<Json<Value>, Problem> {
     let catalog = admin.refresher.current().load();
     let rows = &catalog.definitions.experiments;
     page(&catalog, asked, rows, |row| (&row.tenant_id, &row.name))

@@ -88,12 +88,18 @@ pub fn file_catalog(settings: &Settings) -> anyhow::Result<Catalog> {
     Ok(Catalog::compile(definitions, crate::catalog::Source::File, 1, clock::now())?)
 }
 
-pub(super) fn proxy(settings: &Settings, catalog: Arc<Current>, recorder: Recorder) -> anyhow::Result<Proxy> {
+pub(super) fn proxy(
+    settings: &Settings,
+    catalog: Arc<Current>,
+    recorder: Recorder,
+) -> anyhow::Result<Proxy> {
     let upstream = &settings.upstream;
     let ca_pem = upstream
         .ca_file
         .as_ref()
-        .map(|file| std::fs::read(file).with_context(|| format!("upstream.ca_file {}", file.display())))
+        .map(|file| {
+            std::fs::read(file).with_context(|| format!("upstream.ca_file {}", file.display()))
+        })
         .transpose()?;
     let upstream = Upstream::new(&Options {
         url: upstream.url.clone(),

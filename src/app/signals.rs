@@ -4,7 +4,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Waits for the next request to stop. A process that cannot hear signals waits for ever.
 pub async fn stop() {
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+    let (mut terminate, mut interrupt) =
+        (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
     tokio::select! {
         () = next(&mut terminate) => {}
         () = next(&mut interrupt) => {}
@@ -17,7 +18,7 @@ pub struct Reloads(Option<Signal>);
 
 impl Reloads {
     /// Starts hearing them.
-    pub fn new() -> Self {
+    pub fn listen() -> Self {
         Self(listen(SignalKind::hangup()))
     }
 

@@ -54,7 +54,10 @@ impl Catalog {
     }
 }
 
-fn compile_tenant(definitions: &Definitions, tenant: &Tenant) -> Result<TenantCatalog, CatalogError> {
+fn compile_tenant(
+    definitions: &Definitions,
+    tenant: &Tenant,
+) -> Result<TenantCatalog, CatalogError> {
     let refuse = |object: String, why: String| CatalogError { tenant: tenant.clone(), object, why };
     let rules = definitions
         .guardrails
@@ -62,8 +65,9 @@ fn compile_tenant(definitions: &Definitions, tenant: &Tenant) -> Result<TenantCa
         .filter(|one| one.tenant_id == *tenant && one.is_active)
         .map(rule)
         .collect();
-    let guardrails = Guardrails::compile(rules)
-        .map_err(|error| refuse(format!("guardrail {}", error.rule), format!("{}: {}", error.place, error.what)))?;
+    let guardrails = Guardrails::compile(rules).map_err(|error| {
+        refuse(format!("guardrail {}", error.rule), format!("{}: {}", error.place, error.what))
+    })?;
     let mut templates: HashMap<String, TemplateName> = HashMap::new();
     for definition in definitions.templates.iter().filter(|one| one.tenant_id == *tenant) {
         let object = || format!("template {}@{}", definition.name, definition.version);
@@ -186,7 +190,9 @@ fn experiment(definition: &ExperimentDefinition) -> Result<Experiment, String> {
     let split = definition
         .traffic_split
         .iter()
-        .map(|(key, weight)| Ok((key.clone(), weight.as_f64().ok_or("traffic_split must hold numbers")?)))
+        .map(|(key, weight)| {
+            Ok((key.clone(), weight.as_f64().ok_or("traffic_split must hold numbers")?))
+        })
         .collect::<Result<Vec<_>, String>>()?;
     let unit = Unit::read(&definition.randomization_unit)
         .ok_or("randomization_unit must be user, conversation, request or header:NAME")?;

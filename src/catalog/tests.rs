@@ -58,7 +58,8 @@ fn a_broken_active_version_refuses_the_whole_and_is_named() {
     assert!(name.version(1).unwrap().is_ok() && name.version(2).unwrap().is_err());
     let error = compile(with(&[template(1, true, "{nope")], &json!([]))).unwrap_err();
     assert_eq!(error.object, "template t@1");
-    let error = compile(with(&[template(1, true, "a"), template(2, true, "b")], &json!([]))).unwrap_err();
+    let error =
+        compile(with(&[template(1, true, "a"), template(2, true, "b")], &json!([]))).unwrap_err();
     assert!(error.why.contains("second active"), "{error}");
 }
 

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Arguments {
-    /// The configuration file [default: $CHAPERONE_CONFIG, else config/chaperone.toml if it exists]
+    /// The configuration file [default: the one `CHAPERONE_CONFIG` names, else config/chaperone.toml if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do

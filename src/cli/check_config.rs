@@ -9,7 +9,8 @@ pub fn check_config(file: Option<&Path>) -> anyhow::Result<()> {
     let settings = settings(file)?;
     let prices = settings.catalog.config_dir.join("prices.toml");
     if let Ok(text) = std::fs::read_to_string(&prices) {
-        crate::price::Prices::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", prices.display()))?;
+        crate::price::Prices::parse(&text)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", prices.display()))?;
     }
     say("the configuration is ok");
     Ok(())

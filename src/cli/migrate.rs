@@ -18,7 +18,10 @@ pub async fn migrate(file: Option<&Path>, step: MigrateStep) -> anyhow::Result<(
     let state = store.migration_state().await?;
     say(format_args!("2 {} reached", store.kind()));
     if !state.unknown.is_empty() {
-        bail!("a newer binary migrated this store: versions {:?} are not known here", state.unknown);
+        bail!(
+            "a newer binary migrated this store: versions {:?} are not known here",
+            state.unknown
+        );
     }
     show(&state);
     match step {
@@ -30,7 +33,10 @@ pub async fn migrate(file: Option<&Path>, step: MigrateStep) -> anyhow::Result<(
 
 fn show(state: &MigrationState) {
     for step in &state.steps {
-        let when = step.applied_at.as_deref().map_or("has not run".to_owned(), |at| format!("ran at {at}"));
+        let when = step
+            .applied_at
+            .as_deref()
+            .map_or("has not run".to_owned(), |at| format!("ran at {at}"));
         say(format_args!("3 migration {} {}: {when}", step.version, step.name));
     }
 }
@@ -60,14 +66,18 @@ async fn down(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
     say(format_args!("5 undid {:?} in one transaction", migrated.versions));
     let state = store.migration_state().await?;
     show(&state);
-    say(format_args!("6 verified: {} executions are in chaperone_archive_executions", migrated.archived));
+    say(format_args!(
+        "6 verified: {} executions are in chaperone_archive_executions",
+        migrated.archived
+    ));
     Ok(())
 }
 
 async fn verify(store: &dyn Store) -> anyhow::Result<()> {
     let state = store.migration_state().await?;
     let definitions = store.definitions().await?;
-    if !state.is_current() || definitions.templates.is_empty() || definitions.guardrails.is_empty() {
+    if !state.is_current() || definitions.templates.is_empty() || definitions.guardrails.is_empty()
+    {
         bail!("the tables or the seeds are not there after the migration");
     }
     say(format_args!(

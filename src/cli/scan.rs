@@ -22,9 +22,11 @@ pub fn scan(file: Option<&Path>, jsonl: bool, asked: Asked) -> anyhow::Result<()
         Asked::Request => Direction::Request,
         Asked::Response => Direction::Response,
     };
-    let rules = guardrails
-        .select(direction, Inspects::Untrusted, None)
-        .union(&guardrails.select(direction, Inspects::Rendered, None));
+    let rules = guardrails.select(direction, Inspects::Untrusted, None).union(&guardrails.select(
+        direction,
+        Inspects::Rendered,
+        None,
+    ));
     let input = std::io::stdin();
     if !jsonl {
         let mut text = String::new();
@@ -38,7 +40,8 @@ pub fn scan(file: Option<&Path>, jsonl: bool, asked: Asked) -> anyhow::Result<()
             continue;
         }
         let number = index + 1;
-        let object: Value = serde_json::from_str(&line).with_context(|| format!("line {number} is not JSON"))?;
+        let object: Value =
+            serde_json::from_str(&line).with_context(|| format!("line {number} is not JSON"))?;
         let text = object.get("text").and_then(Value::as_str);
         let text = text.with_context(|| format!("line {number} has no \"text\""))?;
         say(report(guardrails, &rules, text));

@@ -12,7 +12,8 @@ use crate::simulator::Simulator;
 
 /// Serves until a signal says stop.
 pub async fn simulate(address: SocketAddr) -> anyhow::Result<()> {
-    let listener = listen::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener =
+        listen::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     say(format_args!("simulated Gemini on http://{}", listener.local_addr()?));
     let lifetime = listen::Lifetime::default();
     let service = TowerToHyperService::new(Simulator::default().router());

@@ -101,7 +101,13 @@ impl Reader {
     }
 
     /// Anything that is read from text.
-    pub(super) fn parsed<T: FromStr>(&mut self, section: &str, key: &str, default: T, allowed: &str) -> T {
+    pub(super) fn parsed<T: FromStr>(
+        &mut self,
+        section: &str,
+        key: &str,
+        default: T,
+        allowed: &str,
+    ) -> T {
         let Some(text) = self.text(section, key) else { return default };
         text.parse().unwrap_or_else(|_not_one| {
             self.mistake(section, key, format!("must be {allowed}"));
@@ -118,7 +124,13 @@ impl Reader {
     }
 
     /// A whole number within its bounds.
-    pub(super) fn number(&mut self, section: &str, key: &str, default: u64, allowed: RangeInclusive<u64>) -> u64 {
+    pub(super) fn number(
+        &mut self,
+        section: &str,
+        key: &str,
+        default: u64,
+        allowed: RangeInclusive<u64>,
+    ) -> u64 {
         let number = match self.take(section, key) {
             None => return default,
             Some(Given::Environment(text)) => text.trim().parse().ok(),
@@ -138,7 +150,13 @@ impl Reader {
         Duration::from_millis(self.number(section, key, default, 1..=MILLIS_MAX))
     }
 
-    pub(super) fn count(&mut self, section: &str, key: &str, default: u64, allowed: RangeInclusive<u64>) -> usize {
+    pub(super) fn count(
+        &mut self,
+        section: &str,
+        key: &str,
+        default: u64,
+        allowed: RangeInclusive<u64>,
+    ) -> usize {
         usize::try_from(self.number(section, key, default, allowed)).unwrap_or(usize::MAX)
     }
 
@@ -157,7 +175,13 @@ impl Reader {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&mut self, section: &str, key: &str, default: T, choices: &[(&str, T)]) -> T {
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        section: &str,
+        key: &str,
+        default: T,
+        choices: &[(&str, T)],
+    ) -> T {
         let Some(text) = self.text(section, key) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
             return *choice;

@@ -56,15 +56,22 @@ struct RawHeader {
 
 impl RouteRule {
     pub(super) fn read(table: Table) -> Result<Self, String> {
-        let raw: Raw = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-        if raw.method.is_none() && raw.model.is_none() && raw.path_prefix.is_none() && raw.header.is_none() {
+        let raw: Raw =
+            table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+        if raw.method.is_none()
+            && raw.model.is_none()
+            && raw.path_prefix.is_none()
+            && raw.header.is_none()
+        {
             return Err("needs at least one of method, model, path_prefix, header".to_owned());
         }
         let variables = raw
             .variables
             .into_iter()
             .map(|(name, source)| match source.split_once(':') {
-                Some(("header", header)) => Ok((name, VariableSource::Header(header.to_ascii_lowercase()))),
+                Some(("header", header)) => {
+                    Ok((name, VariableSource::Header(header.to_ascii_lowercase())))
+                }
                 Some(("value", text)) => Ok((name, VariableSource::Value(text.to_owned()))),
                 _ => Err(format!("variables.{name} must be \"header:NAME\" or \"value:TEXT\"")),
             })

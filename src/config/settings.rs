@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Environment;
 use super::reader::{Mistake, Reader};
 use super::routes::RouteRule;
-use super::Environment;
 use crate::words::secret::Secret;
 
 const GEMINI: &str = "https://generativelanguage.googleapis.com";
@@ -266,7 +266,11 @@ fn control(reader: &mut Reader) -> Control {
     };
     let super_admin_token = token("super_admin_token");
     let viewer_token = token("viewer_token");
-    Control { listen: reader.address("control", "listen", loopback(9090)), super_admin_token, viewer_token }
+    Control {
+        listen: reader.address("control", "listen", loopback(9090)),
+        super_admin_token,
+        viewer_token,
+    }
 }
 
 fn upstream(reader: &mut Reader) -> Upstream {
@@ -278,7 +282,11 @@ fn upstream(reader: &mut Reader) -> Upstream {
             && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
     });
     if !is_base {
-        reader.mistake("upstream", "url", "must be http:// or https:// with a host, without query or password");
+        reader.mistake(
+            "upstream",
+            "url",
+            "must be http:// or https:// with a host, without query or password",
+        );
     }
     Upstream {
         url: url.trim_end_matches('/').to_owned(),
@@ -294,11 +302,31 @@ fn limits(reader: &mut Reader) -> Limits {
     Limits {
         request_head_timeout: reader.millis(section, "request_head_timeout_ms", 10_000),
         request_body_idle_timeout: reader.millis(section, "request_body_idle_timeout_ms", 30_000),
-        request_body_bytes_max: reader.number(section, "request_body_bytes_max", 110 * MIB, 1..=4096 * MIB),
+        request_body_bytes_max: reader.number(
+            section,
+            "request_body_bytes_max",
+            110 * MIB,
+            1..=4096 * MIB,
+        ),
         // hyper needs room for at least one line.
-        request_head_bytes_max: reader.count(section, "request_head_bytes_max", 65_536, 8_192..=MIB),
-        response_body_bytes_max: reader.count(section, "response_body_bytes_max", 64 * MIB, 1024..=1024 * MIB),
-        stream_frame_bytes_max: reader.count(section, "stream_frame_bytes_max", 64 * MIB, 1024..=1024 * MIB),
+        request_head_bytes_max: reader.count(
+            section,
+            "request_head_bytes_max",
+            65_536,
+            8_192..=MIB,
+        ),
+        response_body_bytes_max: reader.count(
+            section,
+            "response_body_bytes_max",
+            64 * MIB,
+            1024..=1024 * MIB,
+        ),
+        stream_frame_bytes_max: reader.count(
+            section,
+            "stream_frame_bytes_max",
+            64 * MIB,
+            1024..=1024 * MIB,
+        ),
         connections_max: reader.count(section, "connections_max", 10_000, 1..=1_000_000),
         streams_max: reader.count(section, "streams_max", 5_000, 1..=1_000_000),
         drain: reader.millis(section, "drain_ms", 30_000),
@@ -345,7 +373,12 @@ fn audit(reader: &mut Reader) -> Audit {
             WhenFull::Serve,
             &[("serve", WhenFull::Serve), ("refuse", WhenFull::Refuse)],
         ),
-        outbox_bytes_max: reader.number(section, "outbox_bytes_max", 1024 * MIB, MIB..=1024 * 1024 * MIB),
+        outbox_bytes_max: reader.number(
+            section,
+            "outbox_bytes_max",
+            1024 * MIB,
+            MIB..=1024 * 1024 * MIB,
+        ),
         store_prompts: reader.choice(
             section,
             "store_prompts",
@@ -380,7 +413,11 @@ fn guardrails(reader: &mut Reader) -> GuardrailSettings {
 fn log(reader: &mut Reader) -> Log {
     let level = reader.text("log", "level").unwrap_or_else(|| "info".to_owned());
     if level.parse::<tracing_subscriber::filter::targets::Targets>().is_err() {
-        reader.mistake("log", "level", "must be error, warn, info, debug or trace, or target=level pairs");
+        reader.mistake(
+            "log",
+            "level",
+            "must be error, warn, info, debug or trace, or target=level pairs",
+        );
     }
     let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
     Log { level, format: reader.choice("log", "format", LogFormat::Json, &formats) }

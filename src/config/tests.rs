@@ -25,7 +25,12 @@ fn the_shipped_file_says_what_the_defaults_are() {
     let shipped = include_str!("../../config/chaperone.toml");
     let shown: String = shipped
         .lines()
-        .map(|line| line.strip_prefix("# ").or_else(|| line.strip_prefix('#')).filter(|rest| rest.contains(" = ") && !rest.contains("  ")).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix("# ")
+                .or_else(|| line.strip_prefix('#'))
+                .filter(|rest| rest.contains(" = ") && !rest.contains("  "))
+                .unwrap_or(line)
+        })
         .fold(String::new(), |text, line| text + line + "\n");
     assert!(Settings::read(shipped, &Environment::new()).is_ok());
     assert!(shown.len() > 500);
@@ -65,7 +70,8 @@ fn all_mistakes_are_reported_at_once() {
         [[routes]]
         template = \"x\"
     ";
-    let environment = environment(&[("CHAPERONE_UPSTREAM__URL", "ftp://x"), ("CHAPERONE_NO__SUCH", "1")]);
+    let environment =
+        environment(&[("CHAPERONE_UPSTREAM__URL", "ftp://x"), ("CHAPERONE_NO__SUCH", "1")]);
     let mistakes = Settings::read(file, &environment).unwrap_err();
     let shown: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
     for (key, hint) in [
@@ -102,5 +108,8 @@ fn route_rules() {
     let settings = Settings::read(file, &Environment::new()).unwrap();
     let rule = &settings.routes[0];
     assert_eq!(rule.header, Some(("x-app".to_owned(), "chat".to_owned())));
-    assert_eq!(rule.variables[1], ("topic".to_owned(), VariableSource::Header("x-topic".to_owned())));
+    assert_eq!(
+        rule.variables[1],
+        ("topic".to_owned(), VariableSource::Header("x-topic".to_owned()))
+    );
 }

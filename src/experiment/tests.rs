@@ -11,7 +11,11 @@ const SALT: &str = "demo-0001";
 fn experiment() -> Experiment {
     let versions: Vec<TemplateId> = (1..=3).map(|n| TemplateId(Uuid::from_u128(n))).collect();
     // Keys in the order PostgreSQL's jsonb gives them back.
-    let split = [("variant_b".to_owned(), 20.0), ("control".to_owned(), 50.0), ("variant_a".to_owned(), 30.0)];
+    let split = [
+        ("variant_b".to_owned(), 20.0),
+        ("control".to_owned(), 50.0),
+        ("variant_a".to_owned(), 30.0),
+    ];
     Experiment {
         id: ExperimentId(Uuid::nil()),
         salt: SALT.to_owned(),
@@ -107,7 +111,10 @@ fn splits_that_do_not_add_up_are_refused() {
     assert_eq!(split(50.0, 49.9), Err(SplitError::Sum("99.900".to_owned())));
     assert!(split(33.333, 66.667).is_ok());
     assert_eq!(split(33.3333, 66.6667), Err(SplitError::Weight("control".to_owned())));
-    assert!(matches!(arms(&versions, &[("control".to_owned(), 100.0)]), Err(SplitError::Arms { .. })));
+    assert!(matches!(
+        arms(&versions, &[("control".to_owned(), 100.0)]),
+        Err(SplitError::Arms { .. })
+    ));
     assert_eq!(millipercent(0.1), Some(100));
     assert_eq!(millipercent(-1.0), None);
     assert_eq!(millipercent(f64::NAN), None);

@@ -49,7 +49,14 @@ impl Answer {
             && self.finish_reason.as_deref().is_some_and(|reason| {
                 matches!(
                     reason,
-                    "STOP" | "MAX_TOKENS" | "stop" | "length" | "tool_calls" | "function_call" | "1" | "2"
+                    "STOP"
+                        | "MAX_TOKENS"
+                        | "stop"
+                        | "length"
+                        | "tool_calls"
+                        | "function_call"
+                        | "1"
+                        | "2"
                 )
             })
     }
@@ -66,12 +73,13 @@ impl Answer {
         }
         let blocked = answer.prompt_feedback.and_then(|feedback| feedback.block_reason);
         if let Some(reason) = blocked {
-            self.block_reason = Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));
+            self.block_reason =
+                Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));
         }
         keep(&mut self.usage, answer.usage_metadata.and_then(|usage| usage.usage()));
         keep(&mut self.model_version, answer.model_version);
         keep(&mut self.response_id, answer.response_id);
-        keep(&mut self.error, answer.error.map(error_status));
+        keep(&mut self.error, answer.error.as_ref().map(error_status));
         true
     }
 
@@ -87,7 +95,7 @@ impl Answer {
         keep(&mut self.usage, answer.usage.and_then(|usage| usage.usage()));
         keep(&mut self.model_version, answer.model);
         keep(&mut self.response_id, answer.id);
-        keep(&mut self.error, answer.error.map(error_status));
+        keep(&mut self.error, answer.error.as_ref().map(error_status));
         true
     }
 }
@@ -99,7 +107,7 @@ fn keep<T>(slot: &mut Option<T>, new: Option<T>) {
 }
 
 /// Only the status or code of an upstream error: its message may quote the prompt.
-fn error_status(error: Value) -> String {
+fn error_status(error: &Value) -> String {
     match error.get("status").or_else(|| error.get("code")) {
         Some(Value::String(status)) => status.clone(),
         Some(Value::Number(code)) => code.to_string(),
@@ -188,7 +196,11 @@ mod tests {
     fn openai_thoughts_are_found_either_way() {
         for (usage, candidates, thoughts) in [
             (r#"{"prompt_tokens":4,"completion_tokens":6,"total_tokens":15}"#, 6, 5),
-            (r#"{"prompt_tokens":4,"completion_tokens":11,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":5}}"#, 6, 5),
+            (
+                r#"{"prompt_tokens":4,"completion_tokens":11,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":5}}"#,
+                6,
+                5,
+            ),
         ] {
             let mut answer = Answer::default();
             let frame = format!(r#"{{"choices":[{{"finish_reason":"stop"}}],"usage":{usage}}}"#);

@@ -171,12 +171,8 @@ impl<'a> Walk<'a> {
 
     fn key(&mut self, text: &'a str, literal: Range<usize>) -> Result<(), JsonError> {
         let start = literal.start;
-        let raw = text
-            .get(literal)
-            .and_then(unquote)
-            .ok_or(JsonError::LoneSurrogate(start))?;
-        let free =
-            self.path.iter().any(|step| FREE_FORM.iter().any(|name| step.is(name)));
+        let raw = text.get(literal).and_then(unquote).ok_or(JsonError::LoneSurrogate(start))?;
+        let free = self.path.iter().any(|step| FREE_FORM.iter().any(|name| step.is(name)));
         let name = if free { raw } else { camel(raw) };
         if let Some(Level::Object { names, key_next }) = self.levels.last_mut() {
             if !names.insert(name.clone()) {
@@ -206,7 +202,7 @@ impl<'a> Walk<'a> {
     fn close(&mut self) {
         match self.levels.pop() {
             // An empty object has pushed no key.
-            Some(Level::Object { key_next: false, .. }) | Some(Level::Array) => {
+            Some(Level::Object { key_next: false, .. } | Level::Array) => {
                 self.path.pop();
             }
             Some(Level::Object { key_next: true, .. }) | None => {}
@@ -249,10 +245,7 @@ mod tests {
     #[test]
     fn finds_every_string_with_its_path() {
         let text = r#" {"a":"x","b":[1,"y",{"c_d":"z\n"},[]],"e":{},"f":{"g":{"h":"i"}},"j":"k"} "#;
-        assert_eq!(
-            strings(text).unwrap(),
-            ["a=x", "b.1=y", "b.2.cD=z\n", "f.g.h=i", "j=k"]
-        );
+        assert_eq!(strings(text).unwrap(), ["a=x", "b.1=y", "b.2.cD=z\n", "f.g.h=i", "j=k"]);
     }
 
     #[test]
@@ -278,7 +271,9 @@ mod tests {
 
     #[test]
     fn camel_case_is_the_one_name() {
-        for (from, to) in [("a_b", "aB"), ("ab", "ab"), ("_a", "_a"), ("max_output_tokens", "maxOutputTokens")] {
+        for (from, to) in
+            [("a_b", "aB"), ("ab", "ab"), ("_a", "_a"), ("max_output_tokens", "maxOutputTokens")]
+        {
             assert_eq!(camel(from.into()), to);
         }
     }

@@ -163,7 +163,10 @@ mod tests {
 
     #[test]
     fn elements_of_an_array() {
-        assert_eq!(elements(r#" [ {"a":[1,2]} , 3,"x,]" ] "#).unwrap(), [r#"{"a":[1,2]}"#, "3", r#""x,]""#]);
+        assert_eq!(
+            elements(r#" [ {"a":[1,2]} , 3,"x,]" ] "#).unwrap(),
+            [r#"{"a":[1,2]}"#, "3", r#""x,]""#]
+        );
         assert_eq!(elements("[]").unwrap(), [""; 0]);
         assert_eq!(elements("{}"), None);
     }

@@ -86,6 +86,7 @@ impl Route {
     }
 
     /// The same route to another model. Only a `models/` path can name one; others stay.
+    #[must_use]
     pub fn with_model(&self, model: &str) -> Self {
         let Some((before, after)) = self.path.rsplit_once("/models/") else {
             return self.clone();
@@ -167,12 +168,27 @@ mod tests {
         let sse = Call::StreamGenerate(Framing::Sse);
         let array = Call::StreamGenerate(Framing::JsonArray);
         for (path, query, call, model) in [
-            ("/v1beta/models/gemini-2.5-flash:generateContent", None, Call::Generate, Some("gemini-2.5-flash")),
+            (
+                "/v1beta/models/gemini-2.5-flash:generateContent",
+                None,
+                Call::Generate,
+                Some("gemini-2.5-flash"),
+            ),
             ("/v1beta/models/m:streamGenerateContent", Some("alt=sse"), sse, Some("m")),
             ("/v1beta/models/m:streamGenerateContent", Some("key=k&alt=sse"), sse, Some("m")),
-            ("/v1beta/models/m:streamGenerateContent", Some("$alt=json;enum-encoding=int"), array, Some("m")),
+            (
+                "/v1beta/models/m:streamGenerateContent",
+                Some("$alt=json;enum-encoding=int"),
+                array,
+                Some("m"),
+            ),
             ("/v1beta/tunedModels/t:countTokens", None, Call::CountTokens, Some("t")),
-            ("/v1/projects/p/locations/l/publishers/google/models/m:generateContent", None, Call::Generate, Some("m")),
+            (
+                "/v1/projects/p/locations/l/publishers/google/models/m:generateContent",
+                None,
+                Call::Generate,
+                Some("m"),
+            ),
             ("/v1beta/openai/chat/completions", None, Call::Chat, None),
             ("/v1beta/models/m:embedContent", None, Call::Opaque, None),
             ("/v1beta/models", None, Call::Opaque, None),
@@ -182,7 +198,10 @@ mod tests {
             assert_eq!((route.path.as_str(), route.call), (path, call));
             assert_eq!(route.model.as_deref(), model);
         }
-        assert_eq!(Route::read(&Method::GET, "/v1beta/models/m:generateContent", None).call, Call::Opaque);
+        assert_eq!(
+            Route::read(&Method::GET, "/v1beta/models/m:generateContent", None).call,
+            Call::Opaque
+        );
     }
 
     #[test]

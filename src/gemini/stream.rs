@@ -100,7 +100,9 @@ impl Frames {
         let rest = self.buffer.split().freeze();
         match self.framing {
             Framing::Sse => event(rest),
-            Framing::JsonArray => Frame { before: rest, payload: Bytes::new(), after: Bytes::new() },
+            Framing::JsonArray => {
+                Frame { before: rest, payload: Bytes::new(), after: Bytes::new() }
+            }
         }
     }
 
@@ -252,8 +254,16 @@ mod tests {
     #[test]
     fn every_cut_gives_the_same_frames_and_bytes() {
         for (framing, text, payloads) in [
-            (Framing::Sse, "data: {\"a\":1}\r\n\r\ndata: {\"b\":\"é\"}\n\n: note\n\ndata:[DONE]\r\r", vec!["{\"a\":1}", "{\"b\":\"é\"}", "", "[DONE]"]),
-            (Framing::JsonArray, "[{\"a\":\"}\\\"{\"}\r\n,\r\n{\"b\":{\"c\":[]}}\r\n]", vec!["{\"a\":\"}\\\"{\"}", "{\"b\":{\"c\":[]}}"]),
+            (
+                Framing::Sse,
+                "data: {\"a\":1}\r\n\r\ndata: {\"b\":\"é\"}\n\n: note\n\ndata:[DONE]\r\r",
+                vec!["{\"a\":1}", "{\"b\":\"é\"}", "", "[DONE]"],
+            ),
+            (
+                Framing::JsonArray,
+                "[{\"a\":\"}\\\"{\"}\r\n,\r\n{\"b\":{\"c\":[]}}\r\n]",
+                vec!["{\"a\":\"}\\\"{\"}", "{\"b\":{\"c\":[]}}"],
+            ),
         ] {
             for at in 0..=text.len() {
                 let (found, bytes) = cut(framing, text, at);

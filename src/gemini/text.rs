@@ -133,11 +133,10 @@ fn role_of(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
 /// The turn a text part belongs to.
 fn turn_text(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
     match (dialect, path) {
-        (Dialect::Native, [Step::Key(list), Step::Index(turn), Step::Key(parts), Step::Index(_), Step::Key(text)])
-            if list == "contents" && parts == "parts" && text == "text" =>
-        {
-            Some(*turn)
-        }
+        (
+            Dialect::Native,
+            [Step::Key(list), Step::Index(turn), Step::Key(parts), Step::Index(_), Step::Key(text)],
+        ) if list == "contents" && parts == "parts" && text == "text" => Some(*turn),
         (Dialect::OpenAi, [Step::Key(list), Step::Index(turn), Step::Key(content), ..])
             if list == "messages" && content == "content" && ends_in_text(path) =>
         {
@@ -178,16 +177,26 @@ fn number_runs(roles: &[(usize, String)], turns: usize) -> Vec<usize> {
 
 fn candidate_text(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
     match (dialect, path) {
-        (Dialect::Native, [Step::Key(list), Step::Index(candidate), Step::Key(content), Step::Key(parts), Step::Index(_), Step::Key(text)])
-            if list == "candidates" && content == "content" && parts == "parts" && text == "text" =>
-        {
+        (
+            Dialect::Native,
+            [
+                Step::Key(list),
+                Step::Index(candidate),
+                Step::Key(content),
+                Step::Key(parts),
+                Step::Index(_),
+                Step::Key(text),
+            ],
+        ) if list == "candidates" && content == "content" && parts == "parts" && text == "text" => {
             Some(*candidate)
         }
-        (Dialect::OpenAi, [Step::Key(list), Step::Index(choice), Step::Key(body), Step::Key(content), ..])
-            if list == "choices"
-                && (body == "message" || body == "delta")
-                && content == "content"
-                && ends_in_text(path) =>
+        (
+            Dialect::OpenAi,
+            [Step::Key(list), Step::Index(choice), Step::Key(body), Step::Key(content), ..],
+        ) if list == "choices"
+            && (body == "message" || body == "delta")
+            && content == "content"
+            && ends_in_text(path) =>
         {
             Some(*choice)
         }
@@ -213,8 +222,16 @@ mod tests {
             .map(|segment| (segment.text, segment.run.map(|Run(run)| run)))
             .collect();
         let expected = [
-            ("s", None), ("a", Some(0)), ("b", Some(0)), ("image/png", None), ("user", None),
-            ("c", Some(0)), ("model", None), ("f", None), ("d", None), ("e", None),
+            ("s", None),
+            ("a", Some(0)),
+            ("b", Some(0)),
+            ("image/png", None),
+            ("user", None),
+            ("c", Some(0)),
+            ("model", None),
+            ("f", None),
+            ("d", None),
+            ("e", None),
         ];
         assert_eq!(found, expected.map(|(text, run)| (text.to_owned(), run)));
     }
@@ -223,8 +240,11 @@ mod tests {
     fn chat_messages_have_two_forms() {
         let body = r#"{"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"text","text":"b"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]}"#;
         let found = request(Dialect::OpenAi, body).unwrap();
-        let runs: Vec<_> =
-            found.iter().filter(|segment| segment.run == Some(Run(0))).map(|segment| segment.text.as_str()).collect();
+        let runs: Vec<_> = found
+            .iter()
+            .filter(|segment| segment.run == Some(Run(0)))
+            .map(|segment| segment.text.as_str())
+            .collect();
         assert_eq!(runs, ["a", "b"]);
         assert!(found.iter().all(|segment| !segment.text.starts_with("data:")));
     }
@@ -232,7 +252,8 @@ mod tests {
     #[test]
     fn answers_are_read_by_candidate() {
         let body = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]}},{"content":{"parts":[{"text":"b"}]},"finishMessage":"m"}]}"#;
-        let runs: Vec<_> = answer(Dialect::Native, body).unwrap().iter().map(|segment| segment.run).collect();
+        let runs: Vec<_> =
+            answer(Dialect::Native, body).unwrap().iter().map(|segment| segment.run).collect();
         assert_eq!(runs, [Some(Run(0)), Some(Run(1)), None]);
     }
 }

@@ -108,7 +108,9 @@ fn class_letters(class: &Class) -> Option<Vec<String>> {
         }
         Class::Bytes(class) => {
             for range in class.ranges() {
-                letters.extend((range.start()..=range.end()).map(|one| char::from(one).to_ascii_lowercase()));
+                letters.extend(
+                    (range.start()..=range.end()).map(|one| char::from(one).to_ascii_lowercase()),
+                );
             }
             if letters.iter().any(|letter| !letter.is_ascii()) {
                 return None;
@@ -135,7 +137,16 @@ mod tests {
         for (regex, expected) in [
             ("[a-z]{1,9}@[a-z]{1,9}", Some(vec!["@"])),
             ("(?i)ignore[a-z ]{1,9}rules", Some(vec!["ignore"])),
-            ("(?i)(?:show|tell)[a-z ]{1,9}(?:prompt|instructions)", Some(vec!["instructions", "instructionſ", "inſtructions", "inſtructionſ", "prompt"])),
+            (
+                "(?i)(?:show|tell)[a-z ]{1,9}(?:prompt|instructions)",
+                Some(vec![
+                    "instructions",
+                    "instructionſ",
+                    "inſtructions",
+                    "inſtructionſ",
+                    "prompt",
+                ]),
+            ),
             ("[0-9]{3}-[0-9]{2}", Some(vec!["-"])),
             ("a?b?", None),
             ("[a-z]{1,3}", None),
@@ -143,9 +154,14 @@ mod tests {
         ] {
             let hir = regex_syntax::parse(regex).unwrap();
             let mut found = required(&hir);
-            let mut expected = expected.map(|set| set.into_iter().map(str::to_owned).collect::<Vec<_>>());
-            if let Some(found) = &mut found { found.sort(); }
-            if let Some(expected) = &mut expected { expected.sort(); }
+            let mut expected =
+                expected.map(|set| set.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            if let Some(found) = &mut found {
+                found.sort();
+            }
+            if let Some(expected) = &mut expected {
+                expected.sort();
+            }
             assert_eq!(found, expected, "{regex}");
         }
     }

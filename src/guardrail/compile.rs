@@ -59,7 +59,10 @@ pub(super) struct Pattern {
 
 impl std::fmt::Debug for Pattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pattern").field("rule", &self.rule).field("config", &self.config).finish()
+        f.debug_struct("Pattern")
+            .field("rule", &self.rule)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,16 +86,14 @@ impl Guardrails {
         let mut patterns = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             for (place, literal) in rule.config.literals.iter().enumerate() {
-                let literal = checked_literal(literal).map_err(|what| {
-                    refuse(rule, format!("literals[{place}]"), what)
-                })?;
+                let literal = checked_literal(literal)
+                    .map_err(|what| refuse(rule, format!("literals[{place}]"), what))?;
                 needles.entry(literal.clone()).or_default().push(Use::Literal(index));
                 sorted.push((literal, index));
             }
             for (place, config) in rule.config.patterns.iter().enumerate() {
-                let (pattern, anchors) = Pattern::compile(index, config).map_err(|what| {
-                    refuse(rule, format!("patterns[{place}]"), what)
-                })?;
+                let (pattern, anchors) = Pattern::compile(index, config)
+                    .map_err(|what| refuse(rule, format!("patterns[{place}]"), what))?;
                 for anchor in anchors {
                     needles.entry(anchor).or_default().push(Use::Anchor(patterns.len()));
                 }
@@ -126,7 +127,8 @@ impl Guardrails {
         inspects: Inspects,
         template: Option<(&str, Option<&str>)>,
     ) -> RuleSet {
-        let (name, category) = template.map_or((None, None), |(name, category)| (Some(name), category));
+        let (name, category) =
+            template.map_or((None, None), |(name, category)| (Some(name), category));
         self.rules
             .iter()
             .map(|rule| {
@@ -163,18 +165,21 @@ impl Pattern {
             .maximum_len()
             .filter(|bytes| *bytes <= MATCH_BYTES_MAX)
             .ok_or_else(|| {
-                format!("the expression can match more than {MATCH_BYTES_MAX} bytes; \
-                         write {{1,40}} instead of + or *")
+                format!(
+                    "the expression can match more than {MATCH_BYTES_MAX} bytes; \
+                         write {{1,40}} instead of + or *"
+                )
             })?;
-        let regex = regex::RegexBuilder::new(&config.regex)
-            .size_limit(REGEX_BYTES_MAX)
-            .build()
-            .map_err(|_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"))?;
+        let regex =
+            regex::RegexBuilder::new(&config.regex).size_limit(REGEX_BYTES_MAX).build().map_err(
+                |_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"),
+            )?;
         let growing = DFA::builder()
             .build(&config.regex)
             .map_err(|_too_large| "the expression is too large for streams".to_owned())?;
         let for_caches = growing.clone();
-        let caches: Box<dyn Fn() -> Cache + Send + Sync> = Box::new(move || for_caches.create_cache());
+        let caches: Box<dyn Fn() -> Cache + Send + Sync> =
+            Box::new(move || for_caches.create_cache());
         let anchors = anchors::required(&hir);
         let pattern = Self {
             rule,

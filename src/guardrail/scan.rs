@@ -33,6 +33,7 @@ impl RuleSet {
     }
 
     /// Adds the rules of another set.
+    #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let len = self.0.len().max(other.0.len());
         (0..len).map(|rule| self.contains(rule) || other.contains(rule)).collect()
@@ -108,12 +109,18 @@ impl Guardrails {
         for (index, pattern) in self.patterns.iter().enumerate() {
             if rules.contains(pattern.rule) {
                 let from = resume.get(index).copied().unwrap_or(0).max(view.from);
+                let whole = 0..view.text.len();
                 let stretches = match stretches.get(index) {
                     Some(stretches) if pattern.anchored => stretches.as_slice(),
-                    _ => &[0..view.text.len()],
+                    _ => std::slice::from_ref(&whole),
                 };
                 for span in pattern.matches(view.text, from, stretches) {
-                    findings.push(Finding { start: span.start, end: span.end, rule: pattern.rule, pattern: Some(index) });
+                    findings.push(Finding {
+                        start: span.start,
+                        end: span.end,
+                        rule: pattern.rule,
+                        pattern: Some(index),
+                    });
                 }
             }
         }
@@ -150,7 +157,12 @@ impl Guardrails {
                 match *purpose {
                     Use::Literal(rule) if rules.contains(rule) => {
                         if !splits_word(view.text, &hit.range()) {
-                            findings.push(Finding { start: hit.start(), end: hit.end(), rule, pattern: None });
+                            findings.push(Finding {
+                                start: hit.start(),
+                                end: hit.end(),
+                                rule,
+                                pattern: None,
+                            });
                         }
                     }
                     Use::Literal(_) => {}
@@ -250,10 +262,14 @@ impl Pattern {
     }
 
     /// Whether some continuation of the text is a match that begins at `start`.
-    fn lives(&self, cache: &mut regex_automata::hybrid::dfa::Cache, text: &str, start: usize) -> bool {
-        let input = regex_automata::Input::new(text)
-            .range(start..)
-            .anchored(regex_automata::Anchored::Yes);
+    fn lives(
+        &self,
+        cache: &mut regex_automata::hybrid::dfa::Cache,
+        text: &str,
+        start: usize,
+    ) -> bool {
+        let input =
+            regex_automata::Input::new(text).range(start..).anchored(regex_automata::Anchored::Yes);
         // A state that cannot be built counts as alive: holding back is always safe.
         let Ok(mut state) = self.growing.start_state_forward(cache, &input) else { return true };
         for byte in text.as_bytes().get(start..).unwrap_or_default() {

@@ -36,7 +36,8 @@ impl Validate {
 /// 0000; 078-05-1120 and 219-09-9999 were printed in advertisements.
 fn is_ssn(matched: &str) -> bool {
     let digits: String = matched.chars().filter(char::is_ascii_digit).collect();
-    let (Some(area), Some(group), Some(serial)) = (digits.get(..3), digits.get(3..5), digits.get(5..9))
+    let (Some(area), Some(group), Some(serial)) =
+        (digits.get(..3), digits.get(3..5), digits.get(5..9))
     else {
         return false;
     };

@@ -55,8 +55,7 @@ impl Window {
         let mut resume: Vec<usize> =
             self.resume.iter().map(|at| at.saturating_sub(self.base)).collect();
         let view = View { text: &self.tail, from: self.from, open };
-        let (mut findings, undecided) =
-            self.guardrails.scan_view(view, &self.rules, &mut resume);
+        let (mut findings, undecided) = self.guardrails.scan_view(view, &self.rules, &mut resume);
         for finding in &mut findings {
             finding.start += self.base;
             finding.end += self.base;

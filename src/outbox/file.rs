@@ -74,16 +74,22 @@ impl OutboxFile {
     /// What waits.
     pub fn totals(&self) -> Result<Totals, StoreError> {
         self.with(|connection| {
-            connection.query_row(TOTALS, [], |row| Ok(Totals { executions: row.get(0)?, bytes: row.get(1)? }))
+            connection.query_row(TOTALS, [], |row| {
+                Ok(Totals { executions: row.get(0)?, bytes: row.get(1)? })
+            })
         })
     }
 
     /// Adds a batch as one row; gives its bytes.
     pub(super) fn append(&self, batch: &[Execution]) -> Result<u64, StoreError> {
-        let json = serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let json =
+            serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
         let bytes = json.len() as u64;
         self.with(|connection| {
-            connection.prepare_cached(APPEND)?.execute(params![batch.len() as u64, bytes, json]).map(drop)
+            connection
+                .prepare_cached(APPEND)?
+                .execute(params![batch.len() as u64, bytes, json])
+                .map(drop)
         })?;
         Ok(bytes)
     }
@@ -112,7 +118,11 @@ impl OutboxFile {
     }
 
     /// Removes what was stored and keeps aside what was refused, in one transaction.
-    pub(super) fn settle(&self, load: &Load, dead: &[(String, String, String)]) -> Result<(), StoreError> {
+    pub(super) fn settle(
+        &self,
+        load: &Load,
+        dead: &[(String, String, String)],
+    ) -> Result<(), StoreError> {
         self.with(|connection| {
             let transaction = connection.transaction()?;
             for (id, reason, execution) in dead {
@@ -123,7 +133,10 @@ impl OutboxFile {
         })
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         // A panic while holding it left at most a transaction that was rolled back.
         let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut connection).map_err(|error| from_driver(&error))

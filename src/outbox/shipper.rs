@@ -138,5 +138,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&OutboxFile) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let file = file.clone();
-    spawn_blocking(move || work(&file)).await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    spawn_blocking(move || work(&file))
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?
 }

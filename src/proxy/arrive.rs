@@ -70,7 +70,7 @@ pub(super) async fn arrive(
     let head = head(parts);
     *dialect = head.route.call.dialect();
     exchange.note(|execution| {
-        execution.call = head.route.call.name().to_owned();
+        head.route.call.name().clone_into(&mut execution.call);
         execution.model_name.clone_from(&head.route.model);
     });
     let Some(dialect) = *dialect else {
@@ -83,7 +83,7 @@ pub(super) async fn arrive(
     let body = read_body(proxy, body).await;
     exchange.work();
     let body = body?;
-    let text = json::check(&body).map_err(malformed)?;
+    let text = json::check(&body).map_err(|error| malformed(&error))?;
     let members = Members::parse(text)
         .ok_or_else(|| Refusal::new(Kind::Malformed, "the body must be a JSON object"))?;
     let framing = match head.route.call {
@@ -100,7 +100,7 @@ pub(super) async fn arrive(
     Ok(Arrival::Text(Arrived { head, dialect, body, framing, catalog }))
 }
 
-pub(super) fn malformed(error: json::JsonError) -> Refusal {
+pub(super) fn malformed(error: &json::JsonError) -> Refusal {
     Refusal::new(Kind::Malformed, error.to_string())
 }
 
@@ -122,7 +122,10 @@ fn check_head(parts: &Parts) -> Result<(), Refusal> {
     if !host_ok {
         return Err(Refusal::new(Kind::BadRequest, "exactly one valid Host header is needed"));
     }
-    let websocket = parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let websocket = parts
+        .headers
+        .get(UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if websocket {
         let message = "WebSocket (the Live API) is not served: its text could not be inspected";
         return Err(Refusal::new(Kind::NotSupported, message));
@@ -136,7 +139,10 @@ fn is_host(host: &str) -> bool {
 
 fn head(parts: Parts) -> Head {
     let path = parts.uri.path();
-    let (prefix, path) = match path.strip_prefix(TEMPLATE_PREFIX).map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+    let (prefix, path) = match path
+        .strip_prefix(TEMPLATE_PREFIX)
+        .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+    {
         Some((name, rest)) if !name.is_empty() => (Some(name.to_owned()), format!("/{rest}")),
         Some(_) | None => (None, path.to_owned()),
     };
@@ -148,16 +154,22 @@ fn head(parts: Parts) -> Head {
 /// The whole body, decoded, within its bounds of size and patience.
 async fn read_body(proxy: &Proxy, mut body: Incoming) -> Result<Bytes, Refusal> {
     let bytes_max = proxy.rules.limits.request_body_bytes_max;
-    let too_large = || Refusal::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    let too_large =
+        || Refusal::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"));
     if body.size_hint().lower() > bytes_max {
         return Err(too_large());
     }
     let mut whole = Whole::default();
     loop {
-        let frame = match tokio::time::timeout(proxy.rules.body_idle_timeout(), body.frame()).await {
-            Err(_late) => return Err(Refusal::new(Kind::BodyTimeout, "the body did not arrive in time")),
+        let frame = match tokio::time::timeout(proxy.rules.body_idle_timeout(), body.frame()).await
+        {
+            Err(_late) => {
+                return Err(Refusal::new(Kind::BodyTimeout, "the body did not arrive in time"));
+            }
             Ok(None) => return Ok(whole.into_bytes()),
-            Ok(Some(Err(_broken))) => return Err(Refusal::new(Kind::BodyBroken, "the body broke off")),
+            Ok(Some(Err(_broken))) => {
+                return Err(Refusal::new(Kind::BodyBroken, "the body broke off"));
+            }
             Ok(Some(Ok(frame))) => frame,
         };
         // Trailers are dropped: they must never become headers.

@@ -24,7 +24,11 @@ pub(super) fn compose(
     }
 }
 
-fn native<'a>(mut members: Members<'a>, version: &Version, messages: &[Rendered]) -> Option<Members<'a>> {
+fn native<'a>(
+    mut members: Members<'a>,
+    version: &Version,
+    messages: &[Rendered],
+) -> Option<Members<'a>> {
     let system = system_text(messages);
     if let Some(system) = &system {
         members.set("systemInstruction", json!({"parts": [{"text": system}]}).to_string());
@@ -45,7 +49,8 @@ fn native<'a>(mut members: Members<'a>, version: &Version, messages: &[Rendered]
         members.set("contents", contents);
     }
     if !version.model_config.native.is_empty() {
-        let current = members.get("generationConfig").filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
+        let current =
+            members.get("generationConfig").filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
         let mut config = Members::parse(&current)?;
         for (name, raw) in &version.model_config.native {
             config.set(name, raw.clone());
@@ -66,7 +71,8 @@ fn count_tokens(
     version: &Version,
     messages: &[Rendered],
 ) -> Option<String> {
-    let model = version.model_config.model.clone().or_else(|| route.model.clone()).unwrap_or_default();
+    let model =
+        version.model_config.model.clone().or_else(|| route.model.clone()).unwrap_or_default();
     let inner = match members.remove("generateContentRequest") {
         Some(inner) => inner.into_owned(),
         None => {
@@ -165,7 +171,8 @@ mod tests {
             "model_config": {"model": "gemini-x", "temperature": 0.2, "max_output_tokens": 5},
         }]});
         let definitions = Definitions::from_json(&definitions.to_string()).unwrap();
-        let catalog = Catalog::compile(definitions, Source::File, 1, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let catalog =
+            Catalog::compile(definitions, Source::File, 1, jiff::Timestamp::UNIX_EPOCH).unwrap();
         let tenant = catalog.tenant(&Tenant::default()).unwrap();
         let version = tenant.template("t").unwrap().active.clone().unwrap();
         let messages = version.template.render(&Map::new()).unwrap();
@@ -176,22 +183,38 @@ mod tests {
     #[test]
     fn native_bodies() {
         let path = "/v1beta/models/m:generateContent";
-        let turns = r#"{"parts":[{"text":"Q"}],"role":"user"},{"parts":[{"text":"A"}],"role":"model"}"#
-            .replace(r#"{"parts":[{"text":"Q"}],"role":"user"}"#, r#"{"role":"user","parts":[{"text":"Q"}]}"#)
-            .replace(r#"{"parts":[{"text":"A"}],"role":"model"}"#, r#"{"role":"model","parts":[{"text":"A"}]}"#);
+        let turns =
+            r#"{"parts":[{"text":"Q"}],"role":"user"},{"parts":[{"text":"A"}],"role":"model"}"#
+                .replace(
+                    r#"{"parts":[{"text":"Q"}],"role":"user"}"#,
+                    r#"{"role":"user","parts":[{"text":"Q"}]}"#,
+                )
+                .replace(
+                    r#"{"parts":[{"text":"A"}],"role":"model"}"#,
+                    r#"{"role":"model","parts":[{"text":"A"}]}"#,
+                );
         assert_eq!(
-            composed(Dialect::Native, path, r#"{"contents":[{"parts":[{"text": "app" }]}],"system_instruction":{"parts":[]},"generation_config":{"top_k": 1.0,"maxOutputTokens":9},"x":1.50}"#),
-            format!(r#"{{"contents":[{turns},{{"parts":[{{"text": "app" }}]}}],"system_instruction":{{"parts":[{{"text":"S"}}]}},"generation_config":{{"top_k":1.0,"maxOutputTokens":5,"temperature":0.2}},"x":1.50}}"#)
+            composed(
+                Dialect::Native,
+                path,
+                r#"{"contents":[{"parts":[{"text": "app" }]}],"system_instruction":{"parts":[]},"generation_config":{"top_k": 1.0,"maxOutputTokens":9},"x":1.50}"#
+            ),
+            format!(
+                r#"{{"contents":[{turns},{{"parts":[{{"text": "app" }}]}}],"system_instruction":{{"parts":[{{"text":"S"}}]}},"generation_config":{{"top_k":1.0,"maxOutputTokens":5,"temperature":0.2}},"x":1.50}}"#
+            )
         );
         assert_eq!(
             composed(Dialect::Native, path, "{}"),
-            format!(r#"{{"systemInstruction":{{"parts":[{{"text":"S"}}]}},"contents":[{turns}],"generationConfig":{{"temperature":0.2,"maxOutputTokens":5}}}}"#)
+            format!(
+                r#"{{"systemInstruction":{{"parts":[{{"text":"S"}}]}},"contents":[{turns}],"generationConfig":{{"temperature":0.2,"maxOutputTokens":5}}}}"#
+            )
         );
     }
 
     #[test]
     fn count_tokens_counts_what_would_be_sent() {
-        let counted = composed(Dialect::Native, "/v1beta/models/m:countTokens", r#"{"contents":[]}"#);
+        let counted =
+            composed(Dialect::Native, "/v1beta/models/m:countTokens", r#"{"contents":[]}"#);
         let counted: serde_json::Value = serde_json::from_str(&counted).unwrap();
         let request = &counted["generateContentRequest"];
         assert_eq!(request["model"], "models/gemini-x");

@@ -37,7 +37,12 @@ struct Open {
 }
 
 impl Exchange {
-    pub(super) fn begin(recorder: &Recorder, prices: &Arc<Prices>, catalog: &Catalog, now: Timestamp) -> Self {
+    pub(super) fn begin(
+        recorder: &Recorder,
+        prices: &Arc<Prices>,
+        catalog: &Catalog,
+        now: Timestamp,
+    ) -> Self {
         let id = ExecutionId::new();
         let started = clock::monotonic();
         let execution = Execution {
@@ -103,7 +108,9 @@ impl Exchange {
     /// Chaperone's own time so far.
     pub(super) fn own(&self) -> Duration {
         self.0.as_ref().map_or(Duration::ZERO, |open| {
-            let running = open.working.map_or(Duration::ZERO, |since| clock::monotonic().duration_since(since));
+            let running = open
+                .working
+                .map_or(Duration::ZERO, |since| clock::monotonic().duration_since(since));
             open.own + running
         })
     }
@@ -194,7 +201,8 @@ impl Exchange {
         execution.outcome = outcome;
         execution.success = outcome == Outcome::Success;
         execution.error_type = error_type.map(str::to_owned);
-        execution.execution_time_ms = clock::millis(clock::monotonic().duration_since(open.started));
+        execution.execution_time_ms =
+            clock::millis(clock::monotonic().duration_since(open.started));
         execution.overhead_ms = Some(clock::millis(open.own));
         open.recorder.record(execution);
     }

@@ -26,7 +26,11 @@ pub(super) struct Answered {
     pub(super) is_head: bool,
 }
 
-pub(super) async fn forward(proxy: &Proxy, cleared: Cleared, exchange: &mut Exchange) -> Result<Answered, Refusal> {
+pub(super) async fn forward(
+    proxy: &Proxy,
+    cleared: Cleared,
+    exchange: &mut Exchange,
+) -> Result<Answered, Refusal> {
     let outgoing = cleared.into_outgoing();
     let target = proxy
         .upstream
@@ -43,7 +47,9 @@ pub(super) async fn forward(proxy: &Proxy, cleared: Cleared, exchange: &mut Exch
             reqwest::Body::from(bytes)
         }
         OutgoingBody::Unread(body) if body.is_end_stream() => reqwest::Body::from(Bytes::new()),
-        OutgoingBody::Unread(body) => reqwest::Body::wrap(Patient::new(body, proxy.rules.body_idle_timeout())),
+        OutgoingBody::Unread(body) => {
+            reqwest::Body::wrap(Patient::new(body, proxy.rules.body_idle_timeout()))
+        }
     };
     let is_head = outgoing.method == http::Method::HEAD;
     telemetry::metrics::stage("request", exchange.own().as_secs_f64());
@@ -56,7 +62,10 @@ pub(super) async fn forward(proxy: &Proxy, cleared: Cleared, exchange: &mut Exch
         Refusal::new(Kind::Upstream(error), error.to_string())
     })?;
     if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Refusal::new(Kind::UnreadableAnswer, "the upstream switched protocols unasked"));
+        return Err(Refusal::new(
+            Kind::UnreadableAnswer,
+            "the upstream switched protocols unasked",
+        ));
     }
     let (head, body) = answer.into_parts();
     Ok(Answered { head, body, plan: outgoing.answer, is_head })

@@ -40,15 +40,26 @@ fn forwarded(headers: &HeaderMap, own: impl Fn(&HeaderName) -> bool) -> HeaderMa
         .collect();
     headers
         .iter()
-        .filter(|(name, _)| !is_hop(name) && !own(name) && !named.iter().any(|one| one == name.as_str()))
+        .filter(|(name, _)| {
+            !is_hop(name) && !own(name) && !named.iter().any(|one| one == name.as_str())
+        })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }
 
 fn is_hop(name: &HeaderName) -> bool {
     // The length is never copied: the body knows its own, and two lengths are how smuggling begins.
-    [CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
-        .contains(name)
+    [
+        CONNECTION,
+        CONTENT_LENGTH,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ]
+    .contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
@@ -95,17 +106,28 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap()))
+            .map(|(name, value)| {
+                (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+            })
             .collect()
     }
 
     #[test]
     fn hops_framing_and_our_own_stay_here() {
         let sent = headers(&[
-            ("host", "evil"), ("connection", "close, X-Hop"), ("x-hop", "1"), ("keep-alive", "1"),
-            ("te", "trailers"), ("upgrade", "h2c"), ("http2-settings", "x"), ("content-length", "5"),
-            ("transfer-encoding", "chunked"), ("x-chaperone-user", "u"), ("proxy-authorization", "x"),
-            ("x-goog-api-key", "k"), ("x-forwarded-host", "h"),
+            ("host", "evil"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("x-chaperone-user", "u"),
+            ("proxy-authorization", "x"),
+            ("x-goog-api-key", "k"),
+            ("x-forwarded-host", "h"),
         ]);
         let names: Vec<String> = upstream(&sent).keys().map(ToString::to_string).collect();
         assert_eq!(names, ["x-goog-api-key", "x-forwarded-host"]);

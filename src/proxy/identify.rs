@@ -75,12 +75,16 @@ pub(super) fn identify(
     };
     let template = match (named, rule) {
         (Some(named), _) => Some(TemplateRef::read(&named)?),
-        (None, Some(rule)) => Some(TemplateRef { name: rule.template.clone(), version: rule.version }),
+        (None, Some(rule)) => {
+            Some(TemplateRef { name: rule.template.clone(), version: rule.version })
+        }
         (None, None) => None,
     };
     let variables = match head.header(&VARIABLES) {
         Some(header) => from_header(header)?,
-        None => in_body.variables.unwrap_or_else(|| rule.map(|rule| from_rule(rule, head)).unwrap_or_default()),
+        None => in_body
+            .variables
+            .unwrap_or_else(|| rule.map(|rule| from_rule(rule, head)).unwrap_or_default()),
     };
     let user = bounded("user", text(&USER).or(in_body.user))?;
     let conversation = bounded("conversation", text(&CONVERSATION).or(in_body.conversation))?;
@@ -128,7 +132,10 @@ fn matches(rule: &RouteRule, head: &Head) -> bool {
         && rule.model.as_deref().is_none_or(|model| head.route.model.as_deref() == Some(model))
         && rule.path_prefix.as_deref().is_none_or(|prefix| head.route.path.starts_with(prefix))
         && rule.header.as_ref().is_none_or(|(name, value)| {
-            head.headers.get_all(name.as_str()).iter().any(|found| found.as_bytes() == value.as_bytes())
+            head.headers
+                .get_all(name.as_str())
+                .iter()
+                .any(|found| found.as_bytes() == value.as_bytes())
         })
 }
 
@@ -154,12 +161,15 @@ fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
     let json = if header.trim_start().starts_with('{') {
         header.as_bytes().to_vec()
     } else {
-        URL_SAFE_NO_PAD.decode(header).or_else(|_padded| URL_SAFE.decode(header)).map_err(|_| refuse())?
+        URL_SAFE_NO_PAD
+            .decode(header)
+            .or_else(|_padded| URL_SAFE.decode(header))
+            .map_err(|_unreadable| refuse())?
     };
-    let text = crate::gemini::json::check(&json).map_err(|_| refuse())?;
+    let text = crate::gemini::json::check(&json).map_err(|_unreadable| refuse())?;
     // Values that could be read two ways are refused here as they are in bodies.
-    crate::gemini::json::walk(text, |_, _| {}).map_err(|_| refuse())?;
-    serde_json::from_str(text).map_err(|_| refuse())
+    crate::gemini::json::walk(text, |_, _| {}).map_err(|_unreadable| refuse())?;
+    serde_json::from_str(text).map_err(|_unreadable| refuse())
 }
 
 impl TemplateRef {
@@ -168,7 +178,7 @@ impl TemplateRef {
         let Some((name, version)) = text.rsplit_once('@') else {
             return Ok(Self { name: text.to_owned(), version: None });
         };
-        let version = version.parse().map_err(|_| {
+        let version = version.parse().map_err(|_no_number| {
             let text = short(text);
             Refusal::new(Kind::NotFound, format!("{text:?}: a version is a number, as in name@3"))
         })?;
@@ -178,7 +188,12 @@ impl TemplateRef {
 
 /// A percent-decoded path segment.
 fn decoded(segment: &str) -> Result<String, Refusal> {
-    let refuse = || Refusal::new(Kind::BadRequest, "the template name in the path is not valid percent-encoding");
+    let refuse = || {
+        Refusal::new(
+            Kind::BadRequest,
+            "the template name in the path is not valid percent-encoding",
+        )
+    };
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {
@@ -192,7 +207,7 @@ fn decoded(segment: &str) -> Result<String, Refusal> {
         };
         bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
     }
-    String::from_utf8(bytes).map_err(|_| refuse())
+    String::from_utf8(bytes).map_err(|_unreadable| refuse())
 }
 
 /// A name of the caller's, short enough for a message.
@@ -211,7 +226,9 @@ mod tests {
 
     #[test]
     fn references() {
-        for (text, name, version) in [("a", "a", None), ("a@3", "a", Some(3)), ("a@b@3", "a@b", Some(3))] {
+        for (text, name, version) in
+            [("a", "a", None), ("a@3", "a", Some(3)), ("a@b@3", "a@b", Some(3))]
+        {
             let template = TemplateRef::read(text).unwrap();
             assert_eq!((template.name.as_str(), template.version), (name, version));
         }

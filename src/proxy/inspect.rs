@@ -21,11 +21,11 @@ use super::{Proxy, headers};
 use crate::catalog::Scope;
 use crate::config::{BlockReply, Unscannable};
 use crate::execution::Outcome;
+use crate::gemini::Dialect;
 use crate::gemini::json::quote;
 use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
 use crate::gemini::text::{self, Segment};
-use crate::gemini::Dialect;
 use crate::guardrail::{Action, Direction, Guardrails, RuleSet, Verdict as Strictest};
 use crate::telemetry::metrics;
 use crate::template::variables::Trust;
@@ -83,6 +83,7 @@ pub(super) struct AnswerPlan {
     pub(super) guardrails: Arc<Guardrails>,
     pub(super) rules: Arc<RuleSet>,
     /// The place of a stream among those that may be open.
+    #[expect(dead_code, reason = "held until the stream is over")]
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
@@ -123,11 +124,14 @@ pub(super) fn unread(proxy: &Proxy, unread: Unread) -> Result<Cleared, Refusal> 
 }
 
 /// Inspects what the application sent: all text of the body, and untrusted variables.
-pub(super) fn untrusted(planned: Planned, exchange: &mut Exchange) -> Result<Verdict<Screened>, Refusal> {
+pub(super) fn untrusted(
+    planned: Planned,
+    exchange: &mut Exchange,
+) -> Result<Verdict<Screened>, Refusal> {
     let began = clock::monotonic();
     let arrived = &planned.identified.arrived;
     let body = std::str::from_utf8(&arrived.body).unwrap_or_default();
-    let mut segments = text::request(arrived.dialect, body).map_err(malformed)?;
+    let mut segments = text::request(arrived.dialect, body).map_err(|error| malformed(&error))?;
     let of_body = segments.len();
     let mut variables = planned.identified.variables.clone();
     for (_, value) in untrusted_values(&planned, &mut variables) {
@@ -248,7 +252,9 @@ impl Blocked {
         let ok = http::StatusCode::OK;
         match self.framing {
             None => reply::made(ok, JSON, feedback.to_string()),
-            Some(Framing::Sse) => reply::made(ok, EVENT_STREAM, format!("data: {feedback}\r\n\r\n")),
+            Some(Framing::Sse) => {
+                reply::made(ok, EVENT_STREAM, format!("data: {feedback}\r\n\r\n"))
+            }
             Some(Framing::JsonArray) => reply::made(ok, JSON, format!("[{feedback}]")),
         }
     }
@@ -315,7 +321,12 @@ pub(super) fn edit(document: &str, segments: &[Segment], changed: &[(usize, Stri
 }
 
 /// Puts redacted texts back into the variables they came from, in the order they were collected.
-fn put_back(planned: &Planned, variables: &mut Map<String, Value>, of_body: usize, changed: &[(usize, String)]) {
+fn put_back(
+    planned: &Planned,
+    variables: &mut Map<String, Value>,
+    of_body: usize,
+    changed: &[(usize, String)],
+) {
     let mut index = of_body;
     for (_, value) in untrusted_values(planned, variables) {
         strings_mut(value, &mut |text| {
@@ -354,7 +365,9 @@ fn strings_mut(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
     match value {
         Value::String(text) => visit(text),
         Value::Array(items) => items.iter_mut().for_each(|item| strings_mut(item, visit)),
-        Value::Object(members) => members.values_mut().for_each(|member| strings_mut(member, visit)),
+        Value::Object(members) => {
+            members.values_mut().for_each(|member| strings_mut(member, visit));
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

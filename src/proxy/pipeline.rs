@@ -3,9 +3,9 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
-use futures_util::FutureExt as _;
 
 use super::arrive::Arrival;
 use super::exchange::Exchange;
@@ -24,11 +24,15 @@ impl Proxy {
         let mut exchange = Exchange::begin(&self.recorder, &self.prices, &catalog, clock::now());
         let mut dialect = None;
         let request_id = exchange.fact(|one| one.request_id.clone()).unwrap_or_default();
-        let answered = match caught(self.steps(request, catalog.clone(), &mut exchange, &mut dialect)).await {
-            Some(answered) => answered,
-            None => Err(Refusal::new(Kind::Internal, "an internal error; only this request failed")),
-        };
-        let mut reply = answered.unwrap_or_else(|refusal| refuse(&refusal, dialect, exchange.take()));
+        let answered =
+            match caught(self.steps(request, catalog.clone(), &mut exchange, &mut dialect)).await {
+                Some(answered) => answered,
+                None => {
+                    Err(Refusal::new(Kind::Internal, "an internal error; only this request failed"))
+                }
+            };
+        let mut reply =
+            answered.unwrap_or_else(|refusal| refuse(&refusal, dialect, exchange.take()));
         headers::set(reply.headers_mut(), headers::REQUEST_ID, &request_id);
         headers::set(reply.headers_mut(), headers::SOURCE, catalog.source.name());
         reply
@@ -45,7 +49,8 @@ impl Proxy {
             Arrival::Text(arrived) => arrived,
             Arrival::Opaque(arrived) => {
                 let cleared = inspect::unread(self, arrived)?;
-                return relay::unread(self, forward::forward(self, cleared, exchange).await?, exchange);
+                let answered = forward::forward(self, cleared, exchange).await?;
+                return Ok(relay::unread(self, answered, exchange));
             }
         };
         let identified = identify::identify(self, arrived, exchange)?;

@@ -63,13 +63,18 @@ impl Refusal {
         let status = self.kind.status();
         let body = match dialect {
             Some(Dialect::OpenAi) => openai_error(&self.message, self.kind.openai()),
-            Some(Dialect::Native) | None => native_error(status, self.kind.google(), &self.message, Vec::new()),
+            Some(Dialect::Native) | None => {
+                native_error(status, self.kind.google(), &self.message, Vec::new())
+            }
         };
         let mut reply = reply::made(status, JSON, body.to_string());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if matches!(self.kind, Kind::TooLarge | Kind::BodyTimeout | Kind::BodyBroken | Kind::BadRequest) {
+        if matches!(
+            self.kind,
+            Kind::TooLarge | Kind::BodyTimeout | Kind::BodyBroken | Kind::BadRequest
+        ) {
             // What is left of the body must not be read as the next request.
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -78,7 +83,12 @@ impl Refusal {
 }
 
 /// A `google.rpc.Status`.
-pub(super) fn native_error(status: StatusCode, google: &str, message: &str, details: Vec<Value>) -> Value {
+pub(super) fn native_error(
+    status: StatusCode,
+    google: &str,
+    message: &str,
+    details: Vec<Value>,
+) -> Value {
     let mut error = json!({"code": status.as_u16(), "message": message, "status": google});
     if let (false, Some(members)) = (details.is_empty(), error.as_object_mut()) {
         members.insert("details".to_owned(), Value::Array(details));
@@ -94,9 +104,12 @@ pub(super) fn openai_error(message: &str, (kind, code): (&str, &str)) -> Value {
 impl Kind {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest | Self::BodyBroken | Self::Malformed | Self::Variables | Self::Render | Self::Unscannable => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadRequest
+            | Self::BodyBroken
+            | Self::Malformed
+            | Self::Variables
+            | Self::Render
+            | Self::Unscannable => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -106,7 +119,9 @@ impl Kind {
             Self::Upstream(UpstreamError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(UpstreamError::ClientBody) => StatusCode::BAD_REQUEST,
             Self::Upstream(UpstreamError::Unreachable) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream(UpstreamError::Broken) | Self::UnreadableAnswer => StatusCode::BAD_GATEWAY,
+            Self::Upstream(UpstreamError::Broken) | Self::UnreadableAnswer => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -155,7 +170,9 @@ impl Kind {
     /// What the record says.
     pub(super) fn outcome(self) -> Outcome {
         match self {
-            Self::Upstream(UpstreamError::ClientBody) | Self::BodyBroken | Self::BodyTimeout => Outcome::ClientLeft,
+            Self::Upstream(UpstreamError::ClientBody) | Self::BodyBroken | Self::BodyTimeout => {
+                Outcome::ClientLeft
+            }
             Self::Upstream(_) | Self::UnreadableAnswer | Self::Internal => Outcome::Failed,
             Self::BadRequest
             | Self::MethodNotAllowed

@@ -33,7 +33,7 @@ use frames::FrameReader;
 use watch::Watch;
 
 /// An answer that is not read.
-pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Result<Reply, Refusal> {
+pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {
     let Answered { head, body, is_head, .. } = answered;
     let length = head.headers.get(CONTENT_LENGTH).filter(|_| is_head).cloned();
     exchange.rest();
@@ -42,15 +42,20 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
     if let Some(length) = length {
         reply.headers_mut().insert(CONTENT_LENGTH, length);
     }
-    *reply.body_mut() = Relay::new(body, Reader::Unread, exchange.take(), proxy.drained.clone()).boxed_unsync();
-    Ok(reply)
+    *reply.body_mut() =
+        Relay::new(body, Reader::Unread, exchange.take(), proxy.drained.clone()).boxed_unsync();
+    reply
 }
 
 /// An answer that is read, and inspected if any guardrail asks for it.
-pub(super) async fn inspected(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Result<Reply, Refusal> {
+pub(super) async fn inspected(
+    proxy: &Proxy,
+    answered: Answered,
+    exchange: &mut Exchange,
+) -> Result<Reply, Refusal> {
     let Answered { head, body, plan, is_head } = answered;
     let Some(plan) = plan else {
-        return unread(proxy, Answered { head, body, plan: None, is_head }, exchange);
+        return Ok(unread(proxy, Answered { head, body, plan: None, is_head }, exchange));
     };
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     let limits = &proxy.rules.limits;
@@ -67,12 +72,18 @@ pub(super) async fn inspected(proxy: &Proxy, answered: Answered, exchange: &mut 
         }
         Some(_) | None => {
             let coding = headers::coding(&head.headers).map(str::to_owned);
-            Reader::Watch(Watch::new(plan.dialect, head.status, coding, limits.response_body_bytes_max))
+            Reader::Watch(Watch::new(
+                plan.dialect,
+                head.status,
+                coding,
+                limits.response_body_bytes_max,
+            ))
         }
     };
     let mut reply = respond(&head, exchange);
     exchange.rest();
-    *reply.body_mut() = Relay::new(body, reader, exchange.take(), proxy.drained.clone()).boxed_unsync();
+    *reply.body_mut() =
+        Relay::new(body, reader, exchange.take(), proxy.drained.clone()).boxed_unsync();
     Ok(reply)
 }
 
@@ -95,8 +106,8 @@ async fn held(
     let mut answer = Answer::default();
     answer.read(plan.dialect, &plain);
     exchange.answered(&answer, false);
-    let document = json::check(&plain).map_err(|error| unreadable(error.to_string()))?;
-    let segments = text::answer(plan.dialect, document).map_err(|error| unreadable(error.to_string()))?;
+    let document = json::check(&plain).map_err(unreadable)?;
+    let segments = text::answer(plan.dialect, document).map_err(unreadable)?;
     let placed = Texts::new(&segments).inspect(&plan.guardrails, &plan.rules);
     let findings: Vec<_> = placed.iter().map(|one: &Placed| one.finding.clone()).collect();
     exchange.inspected(&plan.guardrails, &plan.rules, &findings, Direction::Response);
@@ -131,7 +142,8 @@ async fn collect(mut body: reqwest::Body, bytes_max: usize) -> Result<Bytes, Ref
         if let Ok(data) = frame.into_data() {
             whole.push(data);
             if whole.len() > bytes_max as u64 {
-                let message = format!("the answer is larger than {bytes_max} bytes and cannot be inspected");
+                let message =
+                    format!("the answer is larger than {bytes_max} bytes and cannot be inspected");
                 return Err(Refusal::new(Kind::UnreadableAnswer, message));
             }
         }
@@ -139,8 +151,11 @@ async fn collect(mut body: reqwest::Body, bytes_max: usize) -> Result<Bytes, Ref
     Ok(whole.into_bytes())
 }
 
-fn unreadable(why: String) -> Refusal {
-    Refusal::new(Kind::UnreadableAnswer, format!("the upstream's answer cannot be inspected: {why}"))
+fn unreadable(why: impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Kind::UnreadableAnswer,
+        format!("the upstream's answer cannot be inspected: {why}"),
+    )
 }
 
 /// The upstream's head with Chaperone's headers; the body is put in by the caller.

@@ -22,7 +22,11 @@ pub(super) struct Rendered {
     pub(super) body: Bytes,
 }
 
-pub(super) fn render(proxy: &Proxy, screened: Screened, exchange: &mut Exchange) -> Result<Rendered, Refusal> {
+pub(super) fn render(
+    proxy: &Proxy,
+    screened: Screened,
+    exchange: &mut Exchange,
+) -> Result<Rendered, Refusal> {
     let (planned, body, variables) = screened.into_parts();
     let route = &planned.identified.arrived.head.route;
     let Some(version) = planned.version.clone() else {
@@ -50,15 +54,16 @@ pub(super) fn render(proxy: &Proxy, screened: Screened, exchange: &mut Exchange)
 /// What of the prompt goes into the record.
 fn keep(proxy: &Proxy, exchange: &mut Exchange, variables: Value, messages: &[Message]) {
     let rendered = serde_json::to_value(messages).unwrap_or_default();
-    let hashed = |value: &Value| json!({"sha256": digest::sha256_hex(value.to_string().as_bytes())});
+    let hashed =
+        |value: &Value| json!({"sha256": digest::sha256_hex(value.to_string().as_bytes())});
     let hash = match proxy.rules.store_prompts {
         StorePrompts::Full => false,
         StorePrompts::Hash => true,
         // What a guardrail found and let pass is still in there; redacting the record is stricter
         // than redacting the call, and a hash is what certainly holds nothing of it.
-        StorePrompts::Redacted => exchange
-            .fact(|execution| !execution.guardrail_violations.is_empty())
-            .unwrap_or(true),
+        StorePrompts::Redacted => {
+            exchange.fact(|execution| !execution.guardrail_violations.is_empty()).unwrap_or(true)
+        }
     };
     exchange.note(|execution| {
         execution.rendered_prompt = Some(if hash { hashed(&rendered) } else { rendered });
@@ -69,10 +74,14 @@ fn keep(proxy: &Proxy, exchange: &mut Exchange, variables: Value, messages: &[Me
 fn refuse(error: RenderError) -> Refusal {
     match error {
         RenderError::Variables(problems) => {
-            let problems: Vec<String> =
-                problems.iter().map(|problem| format!("{} {}", problem.name, problem.what)).collect();
+            let problems: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("{} {}", problem.name, problem.what))
+                .collect();
             Refusal::new(Kind::Variables, format!("variables: {}", problems.join("; ")))
         }
-        RenderError::Engine { what } => Refusal::new(Kind::Render, format!("the template failed: {what}")),
+        RenderError::Engine { what } => {
+            Refusal::new(Kind::Render, format!("the template failed: {what}"))
+        }
     }
 }

@@ -23,7 +23,11 @@ pub(super) fn full(bytes: impl Into<Bytes>) -> ReplyBody {
 }
 
 /// A whole answer.
-pub(super) fn made(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(super) fn made(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Reply {
     let mut reply = Response::new(full(body));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -51,11 +51,14 @@ fn version(
     if let Some(number) = wanted.version {
         return match name.version(number) {
             Some(Ok(version)) => Ok(version.clone()),
-            Some(Err(why)) => Err(missing(format!("template {shown:?} version {number} does not compile: {why}"))),
+            Some(Err(why)) => {
+                Err(missing(format!("template {shown:?} version {number} does not compile: {why}")))
+            }
             None => Err(missing(format!("template {shown:?} has no version {number}"))),
         };
     }
-    let arm = name.experiment.as_ref().and_then(|experiment| arm(identified, name, experiment, exchange));
+    let arm =
+        name.experiment.as_ref().and_then(|experiment| arm(identified, name, experiment, exchange));
     arm.or_else(|| name.active.clone())
         .ok_or_else(|| missing(format!("template {shown:?} has no active version")))
 }

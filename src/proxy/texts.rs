@@ -134,7 +134,10 @@ pub(super) fn redact(
 }
 
 /// The new text of every segment with a hole: segment, bytes of its text, what goes there.
-pub(super) fn fill(segments: &[Segment], holes: &[(usize, Range<usize>, String)]) -> Vec<(usize, String)> {
+pub(super) fn fill(
+    segments: &[Segment],
+    holes: &[(usize, Range<usize>, String)],
+) -> Vec<(usize, String)> {
     let mut edits: Vec<Vec<(Range<usize>, String)>> = vec![Vec::new(); segments.len()];
     for (segment, span, placeholder) in holes {
         if let Some(edits) = edits.get_mut(*segment) {
@@ -176,7 +179,8 @@ mod tests {
     use crate::words::ids::GuardrailId;
 
     fn guardrails() -> Guardrails {
-        let config = serde_json::json!({"action": "redact", "literals": ["secret word", "word salad"]});
+        let config =
+            serde_json::json!({"action": "redact", "literals": ["secret word", "word salad"]});
         Guardrails::compile(vec![Rule {
             id: GuardrailId(Uuid::nil()),
             name: "r".to_owned(),
@@ -193,7 +197,11 @@ mod tests {
     fn redacted(parts: &[(&str, Option<usize>)]) -> Vec<(usize, String)> {
         let segments: Vec<Segment> = parts
             .iter()
-            .map(|(text, run)| Segment { literal: 0..0, text: (*text).to_owned(), run: run.map(Run) })
+            .map(|(text, run)| Segment {
+                literal: 0..0,
+                text: (*text).to_owned(),
+                run: run.map(Run),
+            })
             .collect();
         let guardrails = guardrails();
         let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
@@ -206,7 +214,10 @@ mod tests {
         let hole = "[REDACTED:custom]";
         assert_eq!(redacted(&[("a secret word b", None)]), [(0, format!("a {hole} b"))]);
         assert_eq!(redacted(&[("a secret word salad b", None)]), [(0, format!("a {hole} b"))]);
-        assert_eq!(redacted(&[("a sec", Some(0)), ("ret word b", Some(0))]), [(0, format!("a {hole}")), (1, " b".to_owned())]);
+        assert_eq!(
+            redacted(&[("a sec", Some(0)), ("ret word b", Some(0))]),
+            [(0, format!("a {hole}")), (1, " b".to_owned())]
+        );
         assert_eq!(redacted(&[("a secret", Some(0)), ("word b", Some(1))]), []);
         assert_eq!(redacted(&[("a secret", None), ("word b", None)]), []);
     }

@@ -60,7 +60,9 @@ pub(super) fn native_request(body: &Bytes, call: Call) -> Result<Asked, String> 
     let allowed: &[&str] = if counts { &COUNT_FIELDS } else { &NATIVE_FIELDS };
     for name in members.keys() {
         if !allowed.contains(&camel(name.as_str().into()).as_ref()) {
-            return Err(format!("Invalid JSON payload received. Unknown name \"{name}\": Cannot find field."));
+            return Err(format!(
+                "Invalid JSON payload received. Unknown name \"{name}\": Cannot find field."
+            ));
         }
     }
     let members = match members.get("generateContentRequest") {
@@ -71,8 +73,12 @@ pub(super) fn native_request(body: &Bytes, call: Call) -> Result<Asked, String> 
     if contents.is_empty() {
         return Err("* GenerateContentRequest.contents: contents is not specified".to_owned());
     }
-    let system = members.get("systemInstruction").or_else(|| members.get("system_instruction")).map(parts_text);
-    let is_user = |content: &&Value| content.get("role").and_then(Value::as_str).unwrap_or("user") == "user";
+    let system = members
+        .get("systemInstruction")
+        .or_else(|| members.get("system_instruction"))
+        .map(parts_text);
+    let is_user =
+        |content: &&Value| content.get("role").and_then(Value::as_str).unwrap_or("user") == "user";
     let user = contents.iter().rev().find(is_user).map(parts_text).unwrap_or_default();
     let letters = contents.iter().map(|content| parts_text(content).len()).sum::<usize>();
     Ok(Asked { letters: letters + system.as_ref().map_or(0, String::len), system, user })
@@ -87,7 +93,9 @@ pub(super) fn native(call: Call, model: &str, asked: &Asked, script: &Script) ->
         Call::StreamGenerate(framing) => {
             let frames: Vec<Value> = pieces(&text, script.chunk)
                 .into_iter()
-                .map(|(piece, done)| native_frame(model, asked, piece, done.then_some(text.len()), script))
+                .map(|(piece, done)| {
+                    native_frame(model, asked, piece, done.then_some(text.len()), script)
+                })
                 .collect();
             stream(&frames, framing, script)
         }
@@ -97,10 +105,18 @@ pub(super) fn native(call: Call, model: &str, asked: &Asked, script: &Script) ->
 
 pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
     let Ok(request) = serde_json::from_slice::<Value>(body) else {
-        return error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "Invalid JSON payload received.");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "INVALID_ARGUMENT",
+            "Invalid JSON payload received.",
+        );
     };
     if request.get("chaperone").is_some() {
-        return error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "Unknown name \"chaperone\": Cannot find field.");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "INVALID_ARGUMENT",
+            "Unknown name \"chaperone\": Cannot find field.",
+        );
     }
     let model = request.get("model").and_then(Value::as_str).unwrap_or_default();
     let model = model.rsplit('/').next().unwrap_or_default().to_owned();
@@ -109,27 +125,41 @@ pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
     }
     let messages = request.get("messages").and_then(Value::as_array).cloned().unwrap_or_default();
     let said_by = |role: &str| {
-        let of_role = messages.iter().filter(|one| one.get("role").and_then(Value::as_str) == Some(role));
-        of_role.last().map(content_text)
+        let by = |one: &&Value| one.get("role").and_then(Value::as_str) == Some(role);
+        messages.iter().rev().find(by).map(content_text)
     };
     let letters = messages.iter().map(|message| content_text(message).len()).sum();
-    let asked = Asked { system: said_by("system"), user: said_by("user").unwrap_or_default(), letters };
+    let asked =
+        Asked { system: said_by("system"), user: said_by("user").unwrap_or_default(), letters };
     let text = says(&asked, script);
     if request.get("stream") != Some(&Value::Bool(true)) {
-        return unary(&chat_frame(&model, &asked, (&text, "message"), Some(text.len()), script), script);
+        return unary(
+            &chat_frame(&model, &asked, (&text, "message"), Some(text.len()), script),
+            script,
+        );
     }
     let frames: Vec<Value> = pieces(&text, script.chunk)
         .into_iter()
-        .map(|(piece, done)| chat_frame(&model, &asked, (piece, "delta"), done.then_some(text.len()), script))
+        .map(|(piece, done)| {
+            chat_frame(&model, &asked, (piece, "delta"), done.then_some(text.len()), script)
+        })
         .collect();
-    let mut bytes: Vec<Bytes> = frames.iter().map(|frame| Bytes::from(format!("data: {frame}\n\n"))).collect();
+    let mut bytes: Vec<Bytes> =
+        frames.iter().map(|frame| Bytes::from(format!("data: {frame}\n\n"))).collect();
     bytes.push(Bytes::from_static(b"data: [DONE]\n\n"));
     streamed("text/event-stream", bytes, script)
 }
 
 /// `total` letters were said when this frame is the last.
-fn native_frame(model: &str, asked: &Asked, text: &str, total: Option<usize>, script: &Script) -> Value {
-    let mut candidate = json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
+fn native_frame(
+    model: &str,
+    asked: &Asked,
+    text: &str,
+    total: Option<usize>,
+    script: &Script,
+) -> Value {
+    let mut candidate =
+        json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
     let prompt = tokens(asked.letters);
     let mut usage = json!({"promptTokenCount": prompt, "totalTokenCount": prompt});
     if let Some(letters) = total {
@@ -142,7 +172,13 @@ fn native_frame(model: &str, asked: &Asked, text: &str, total: Option<usize>, sc
     json!({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "simulated"})
 }
 
-fn chat_frame(model: &str, asked: &Asked, (text, member): (&str, &str), total: Option<usize>, script: &Script) -> Value {
+fn chat_frame(
+    model: &str,
+    asked: &Asked,
+    (text, member): (&str, &str),
+    total: Option<usize>,
+    script: &Script,
+) -> Value {
     let reason = total.filter(|_| script.finish).map(|_| "stop");
     let choice = json!({"index": 0, member: {"role": "assistant", "content": text}, "finish_reason": reason});
     let object = if member == "delta" { "chat.completion.chunk" } else { "chat.completion" };
@@ -167,7 +203,8 @@ fn unary(frame: &Value, script: &Script) -> Response {
 fn stream(frames: &[Value], framing: Framing, script: &Script) -> Response {
     match framing {
         Framing::Sse => {
-            let frames = frames.iter().map(|frame| Bytes::from(format!("data: {frame}\r\n\r\n"))).collect();
+            let frames =
+                frames.iter().map(|frame| Bytes::from(format!("data: {frame}\r\n\r\n"))).collect();
             streamed("text/event-stream", frames, script)
         }
         Framing::JsonArray => {
@@ -188,16 +225,19 @@ fn streamed(content_type: &'static str, mut frames: Vec<Bytes>, script: &Script)
     }
     let gap = script.gap.unwrap_or(Duration::ZERO);
     let cut = script.cut;
-    let frames = futures_util::stream::unfold((frames.into_iter(), cut), move |(mut frames, cut)| async move {
-        if let Some(frame) = frames.next() {
-            if !gap.is_zero() {
-                tokio::time::sleep(gap).await;
+    let frames = futures_util::stream::unfold(
+        (frames.into_iter(), cut),
+        move |(mut frames, cut)| async move {
+            if let Some(frame) = frames.next() {
+                if !gap.is_zero() {
+                    tokio::time::sleep(gap).await;
+                }
+                return Some((Ok(frame), (frames, cut)));
             }
-            return Some((Ok(frame), (frames, cut)));
-        }
-        // An error in a body makes hyper break the connection off.
-        cut.then(|| (Err(std::io::Error::other("cut")), (frames, false)))
-    });
+            // An error in a body makes hyper break the connection off.
+            cut.then(|| (Err(std::io::Error::other("cut")), (frames, false)))
+        },
+    );
     ([(CONTENT_TYPE, content_type)], Body::from_stream(frames)).into_response()
 }
 

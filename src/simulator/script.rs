@@ -34,7 +34,8 @@ impl Script {
             finish: true,
             gzip: false,
         };
-        let text = headers.get("x-simulate").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text =
+            headers.get("x-simulate").and_then(|value| value.to_str().ok()).unwrap_or_default();
         for word in text.split(',').map(str::trim) {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let millis = || value.parse().ok().map(Duration::from_millis);
@@ -43,7 +44,10 @@ impl Script {
                 "status" => script.status = value.parse().ok(),
                 "delay_ms" => script.delay = millis(),
                 "gap_ms" => script.gap = millis(),
-                "chunk" => script.chunk = value.parse().ok().filter(|letters| *letters > 0).unwrap_or(CHUNK),
+                "chunk" => {
+                    script.chunk =
+                        value.parse().ok().filter(|letters| *letters > 0).unwrap_or(CHUNK);
+                }
                 "cut" => script.cut = true,
                 "no_finish" => script.finish = false,
                 "gzip" => script.gzip = true,

@@ -53,13 +53,16 @@ impl MigrationState {
         !self.steps.is_empty() && self.steps.iter().all(|step| step.applied_at.is_some())
     }
 
-    pub(super) fn new(migrations: &[Migration], applied: Vec<(i32, String)>) -> Self {
-        let at = |version| {
-            applied.iter().find(|(one, _)| *one == version).map(|(_, at)| at.clone())
-        };
+    pub(super) fn new(migrations: &[Migration], applied: &[(i32, String)]) -> Self {
+        let at =
+            |version| applied.iter().find(|(one, _)| *one == version).map(|(_, at)| at.clone());
         let steps = migrations
             .iter()
-            .map(|one| Step { version: one.version, name: one.name.to_owned(), applied_at: at(one.version) })
+            .map(|one| Step {
+                version: one.version,
+                name: one.name.to_owned(),
+                applied_at: at(one.version),
+            })
             .collect();
         let unknown = applied
             .iter()

@@ -49,7 +49,10 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).or(Err(BadCursor))?;
         let text = String::from_utf8(bytes).or(Err(BadCursor))?;
         let (created_at, id) = text.split_once(' ').ok_or(BadCursor)?;
-        Ok(Self { created_at: created_at.parse().or(Err(BadCursor))?, id: id.parse().or(Err(BadCursor))? })
+        Ok(Self {
+            created_at: created_at.parse().or(Err(BadCursor))?,
+            id: id.parse().or(Err(BadCursor))?,
+        })
     }
 }
 
@@ -59,7 +62,10 @@ mod tests {
 
     #[test]
     fn cursors_come_back() {
-        let cursor = Cursor { created_at: "2026-11-22T20:00:00.123456Z".parse().unwrap(), id: uuid::Uuid::now_v7() };
+        let cursor = Cursor {
+            created_at: "2026-11-22T20:00:00.123456Z".parse().unwrap(),
+            id: uuid::Uuid::now_v7(),
+        };
         assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
         for bad in ["", "x", "!!", "AAAA"] {
             assert_eq!(Cursor::decode(bad), Err(BadCursor));

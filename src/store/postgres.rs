@@ -51,11 +51,14 @@ type Param<'p> = (&'p (dyn ToSql + Sync), Type);
 
 impl Postgres {
     /// Prepares a pool; connects to nothing yet.
-    pub fn new(url: &Secret, connections_max: usize, ca_file: Option<&Path>) -> Result<Self, StoreError> {
-        let mut config: Config = url
-            .expose()
-            .parse()
-            .map_err(|_holds_the_url| StoreError::Unavailable("database.url is not a connection string".to_owned()))?;
+    pub fn new(
+        url: &Secret,
+        connections_max: usize,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, StoreError> {
+        let mut config: Config = url.expose().parse().map_err(|_holds_the_url| {
+            StoreError::Unavailable("database.url is not a connection string".to_owned())
+        })?;
         config
             .application_name("chaperone")
             .connect_timeout(CONNECT_DEADLINE)
@@ -132,7 +135,9 @@ impl Store for Postgres {
         let (client, mut connection) = within(CONNECT_DEADLINE, connecting).await?;
         let drive = async {
             while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-                if let AsyncMessage::Notification(_) = message.map_err(|error| from_driver(&error))? {
+                if let AsyncMessage::Notification(_) =
+                    message.map_err(|error| from_driver(&error))?
+                {
                     changed();
                 }
             }
@@ -148,7 +153,8 @@ impl Store for Postgres {
     }
 
     async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
-        let mut rows = serde_json::to_value(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let mut rows =
+            serde_json::to_value(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
         replace_nul(&mut rows);
         self.query(sql::INSERT_EXECUTIONS, &[(&Json(rows), Type::JSONB)]).await.map(drop)
     }
@@ -204,7 +210,8 @@ fn is_local(config: &Config) -> bool {
     config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            name == "localhost"
+                || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     })
 }
@@ -216,7 +223,9 @@ fn from_driver(error: &tokio_postgres::Error) -> StoreError {
         return StoreError::Unavailable(error.to_string());
     };
     let code = server.code();
-    if [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_OBJECT].contains(code) {
+    if [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_OBJECT]
+        .contains(code)
+    {
         return StoreError::NotMigrated;
     }
     let constraint = server.constraint().map(|name| format!(" on {name}")).unwrap_or_default();

@@ -33,7 +33,8 @@ impl Snapshot {
 
     /// Keeps these definitions; blocks on the disk.
     pub fn save(&self, definitions: &Definitions) -> Result<(), StoreError> {
-        let json = serde_json::to_string(definitions).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let json = serde_json::to_string(definitions)
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
         let connection = open(&self.data_dir)?;
         connection
             .execute_batch(TABLE)

@@ -39,7 +39,8 @@ impl Sources {
     /// A catalog from the database. A good one is also kept as the last known good.
     pub async fn from_database(&self, generation: u64, now: Timestamp) -> Result<Catalog, Failure> {
         let failed = |why: String| Failure { source: Source::Database, why };
-        let definitions = self.store.definitions().await.map_err(|error| failed(error.to_string()))?;
+        let definitions =
+            self.store.definitions().await.map_err(|error| failed(error.to_string()))?;
         let catalog = Catalog::compile(definitions, Source::Database, generation, now)
             .map_err(|error| failed(error.to_string()))?;
         let (snapshot, kept) = (self.snapshot.clone(), catalog.definitions.clone());
@@ -51,7 +52,11 @@ impl Sources {
     }
 
     /// The best catalog there is without the database, and what the better sources lacked.
-    pub fn without_database(&self, generation: u64, now: Timestamp) -> (Option<Catalog>, Vec<Failure>) {
+    pub fn without_database(
+        &self,
+        generation: u64,
+        now: Timestamp,
+    ) -> (Option<Catalog>, Vec<Failure>) {
         let mut failures = Vec::new();
         for source in [Source::Snapshot, Source::Environment, Source::File] {
             let compiled = self.read(source).and_then(|definitions| {
@@ -67,7 +72,8 @@ impl Sources {
             }
         }
         let seeds = files::seeds().map_err(|error| error.to_string()).and_then(|seeds| {
-            Catalog::compile(seeds, Source::File, generation, now).map_err(|error| error.to_string())
+            Catalog::compile(seeds, Source::File, generation, now)
+                .map_err(|error| error.to_string())
         });
         match seeds {
             Ok(catalog) => (Some(catalog), failures),
@@ -82,14 +88,16 @@ impl Sources {
         match source {
             Source::Database => Ok(None),
             Source::Snapshot => self.snapshot.load().map_err(|error: StoreError| error.to_string()),
-            Source::Environment => self.environment.as_deref().map(|json| self.from_environment(json)).transpose(),
+            Source::Environment => {
+                self.environment.as_deref().map(|json| self.with_guardrails(json)).transpose()
+            }
             Source::File => read_files(&self.config_dir),
         }
     }
 
     /// The variable speaks of templates; guardrails come from the files unless it names its own, so
     /// that falling back never switches them off.
-    fn from_environment(&self, json: &str) -> Result<Definitions, String> {
+    fn with_guardrails(&self, json: &str) -> Result<Definitions, String> {
         let mut definitions = Definitions::from_json(json)?;
         if definitions.guardrails.is_empty() {
             definitions.guardrails = from_files(&self.config_dir)?.guardrails;
@@ -114,11 +122,13 @@ fn read_files(config_dir: &Path) -> Result<Option<Definitions>, String> {
         let folder = config_dir.join(folder);
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         found = true;
-        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let mut files: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.sort();
         for file in files {
             let name = file.display().to_string();
-            let content = std::fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
+            let content =
+                std::fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
             definitions.add_file(&name, &content).map_err(|error| error.to_string())?;
         }
     }

@@ -37,7 +37,9 @@ pub(super) fn open(data_dir: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(data_dir.join(FILE)).map_err(|error| from_driver(&error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| from_driver(&error))?;
     connection
-        .execute_batch("pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on;")
+        .execute_batch(
+            "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on;",
+        )
         .map_err(|error| from_driver(&error))?;
     Ok(connection)
 }
@@ -66,7 +68,8 @@ impl Sqlite {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        Self::on(&self.reader, |connection| work(connection).map_err(|error| from_driver(&error))).await
+        Self::on(&self.reader, |connection| work(connection).map_err(|error| from_driver(&error)))
+            .await
     }
 }
 
@@ -105,7 +108,8 @@ impl Store for Sqlite {
     }
 
     async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
-        let rows = serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let rows =
+            serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
         Self::on(&self.writer, move |connection| {
             connection
                 .prepare_cached(sql::INSERT_EXECUTIONS)
@@ -158,8 +162,9 @@ fn json_rows(
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params, |row| {
         let text: String = row.get(0)?;
-        serde_json::from_str(&text)
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
+        serde_json::from_str(&text).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+        })
     })?;
     rows.collect()
 }
@@ -167,7 +172,9 @@ fn json_rows(
 /// Sorts driver errors by what to do about them.
 pub(super) fn from_driver(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => StoreError::Refused("a constraint is violated".to_owned()),
+        Some(ErrorCode::ConstraintViolation) => {
+            StoreError::Refused("a constraint is violated".to_owned())
+        }
         Some(ErrorCode::TooBig | ErrorCode::TypeMismatch) => StoreError::Refused(error.to_string()),
         _ if error.to_string().contains("no such table") => StoreError::NotMigrated,
         _ => StoreError::Unavailable(error.to_string()),

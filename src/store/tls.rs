@@ -18,7 +18,8 @@ pub(super) fn connector(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, Sto
             let broken = |error: String| {
                 StoreError::Unavailable(format!("database.ca_file {}: {error}", file.display()))
             };
-            let certificates = CertificateDer::pem_file_iter(file).map_err(|error| broken(error.to_string()))?;
+            let certificates =
+                CertificateDer::pem_file_iter(file).map_err(|error| broken(error.to_string()))?;
             for certificate in certificates {
                 let certificate = certificate.map_err(|error| broken(error.to_string()))?;
                 roots.add(certificate).map_err(|error| broken(error.to_string()))?;

@@ -6,12 +6,23 @@ use super::metrics;
 
 /// The process serves.
 pub fn listening(data: &str, control: &str, upstream: &str) {
-    info!(data.listen = data, control.listen = control, upstream.url = upstream, "chaperone is listening");
+    info!(
+        data.listen = data,
+        control.listen = control,
+        upstream.url = upstream,
+        "chaperone is listening"
+    );
 }
 
 /// A catalog is in force.
 pub fn catalog_published(source: &str, generation: u64, templates: usize, guardrails: usize) {
-    info!(catalog.source = source, catalog.generation = generation, templates, guardrails, "a new catalog is in force");
+    info!(
+        catalog.source = source,
+        catalog.generation = generation,
+        templates,
+        guardrails,
+        "a new catalog is in force"
+    );
 }
 
 /// A source gave no catalog; the one in force stays.
@@ -52,7 +63,13 @@ pub fn listener_lost(why: &str) {
 
 /// A guardrail found something.
 pub fn violation(request_id: &str, rule: &str, direction: &str, action: &str) {
-    info!(request.id = request_id, guardrail.rule = rule, guardrail.direction = direction, guardrail.action = action, "a guardrail found a violation");
+    info!(
+        request.id = request_id,
+        guardrail.rule = rule,
+        guardrail.direction = direction,
+        guardrail.action = action,
+        "a guardrail found a violation"
+    );
 }
 
 /// Upstream did not do its part.

@@ -9,7 +9,8 @@ const QUIET: [&str; 6] = ["hyper", "hyper_util", "reqwest", "rustls", "tokio_pos
 
 /// Starts logging; `level` is a filter such as `info` or `warn,chaperone=debug`.
 pub fn start(level: &str, json: bool) {
-    let mut filter: Targets = level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let mut filter: Targets =
+        level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     for library in QUIET {
         filter = filter.with_target(library, LevelFilter::WARN);
     }

@@ -77,14 +77,21 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_counter!(REQUESTS, "Model calls by template, version, arm and outcome.");
     describe_histogram!(DURATION, Unit::Seconds, "From a call's arrival to its last byte.");
-    describe_histogram!(FIRST_TOKEN, Unit::Seconds, "From a call's arrival to the first piece of its answer.");
+    describe_histogram!(
+        FIRST_TOKEN,
+        Unit::Seconds,
+        "From a call's arrival to the first piece of its answer."
+    );
     describe_histogram!(OVERHEAD, Unit::Seconds, "Chaperone's own share of a call, by stage.");
     describe_counter!(EVALUATIONS, "Texts a guardrail looked at.");
     describe_counter!(VIOLATIONS, "Texts a guardrail found something in, by what it did.");
     describe_counter!(TOKENS, "Tokens as the upstream counted them. cached is part of prompt.");
     describe_counter!(COST, "List price in billionths of a dollar.");
     describe_counter!(UNPRICED, "Answered calls whose model the price table does not know.");
-    describe_counter!(ACCEPTED, "Executions taken in; equals stored + waiting + dead-lettered + lost.");
+    describe_counter!(
+        ACCEPTED,
+        "Executions taken in; equals stored + waiting + dead-lettered + lost."
+    );
     describe_counter!(STORED, "Executions in the store.");
     describe_counter!(DEAD, "Executions the store refused, kept aside.");
     describe_counter!(LOST, "Executions that could not be kept.");
@@ -139,7 +146,8 @@ pub fn execution(execution: &Execution) {
         let what = (violation.rule_name.as_str(), violation.action.as_str());
         if !seen.contains(&what) {
             seen.push(what);
-            counter!(VIOLATIONS, "rule" => what.0.to_owned(), "action" => what.1.to_owned()).increment(1);
+            counter!(VIOLATIONS, "rule" => what.0.to_owned(), "action" => what.1.to_owned())
+                .increment(1);
         }
     }
 }

@@ -67,7 +67,11 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-fn format(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &minijinja::Value) -> Result<(), Error> {
+fn format(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &minijinja::Value,
+) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Bool => {
             let text = if value.is_true() { "true" } else { "false" };

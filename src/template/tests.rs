@@ -25,7 +25,12 @@ fn renders() {
         (Syntax::Format, "{{\"a\": {x}}}", json!({"x": "1"}), "{\"a\": 1}".to_owned()),
         (Syntax::Format, "é{x}é", json!({"x": hostile}), format!("é{hostile}é")),
         (Syntax::Jinja, "{{ x }}\n", json!({"x": hostile}), format!("{hostile}\n")),
-        (Syntax::Jinja, "{\"a\": {\"b\": 1}} {% if x %}yes{% endif %}", json!({"x": "1"}), "{\"a\": {\"b\": 1}} yes".to_owned()),
+        (
+            Syntax::Jinja,
+            "{\"a\": {\"b\": 1}} {% if x %}yes{% endif %}",
+            json!({"x": "1"}),
+            "{\"a\": {\"b\": 1}} yes".to_owned(),
+        ),
     ] {
         let template = template(syntax, text, &json!(["x"])).unwrap();
         assert_eq!(template.render(&values(given)).unwrap()[0].text, expected);
@@ -36,7 +41,11 @@ fn renders() {
 fn jinja_prints_json_not_python() {
     let variables = json!([{"name": "list", "type": "list"}, {"name": "flag", "type": "boolean"}]);
     let given = values(json!({"list": ["a", "b"], "flag": true}));
-    let shown = template(Syntax::Jinja, "{% for x in list %}[{{ x }}]{% endfor %} {{ flag }} {{ list | tojson }}", &variables);
+    let shown = template(
+        Syntax::Jinja,
+        "{% for x in list %}[{{ x }}]{% endfor %} {{ flag }} {{ list | tojson }}",
+        &variables,
+    );
     assert_eq!(shown.unwrap().render(&given).unwrap()[0].text, "[a][b] true [\"a\", \"b\"]");
     let bare = template(Syntax::Jinja, "{{ list }}{{ flag }}", &variables).unwrap().render(&given);
     assert!(matches!(bare, Err(RenderError::Engine { what }) if what.contains("tojson")));
@@ -63,7 +72,10 @@ fn refuses_at_the_door_and_says_where() {
     }
     for syntax in [Syntax::Format, Syntax::Jinja] {
         let text = if syntax == Syntax::Format { "{x}{y}" } else { "{{ x }}{{ y }}" };
-        assert_eq!(template(syntax, text, &json!(["x"])).unwrap_err(), TemplateError::Undeclared("y".to_owned()));
+        assert_eq!(
+            template(syntax, text, &json!(["x"])).unwrap_err(),
+            TemplateError::Undeclared("y".to_owned())
+        );
     }
 }
 
@@ -96,11 +108,15 @@ fn a_template_cannot_take_the_process_with_it() {
         "{% for a in x %}{% for b in x %}{% for c in x %}{% for d in x %}.{% endfor %}{% endfor %}{% endfor %}{% endfor %}",
         "{{ x | join(',') * 100000000 }}",
     ] {
-        let Ok(template) = template(Syntax::Jinja, text, &json!([{"name": "x", "type": "list"}])) else {
+        let Ok(template) = template(Syntax::Jinja, text, &json!([{"name": "x", "type": "list"}]))
+        else {
             continue;
         };
         let many: Vec<String> = (0..100).map(|number| number.to_string()).collect();
-        assert!(matches!(template.render(&values(json!({"x": many}))), Err(RenderError::Engine { .. })), "{text}");
+        assert!(
+            matches!(template.render(&values(json!({"x": many}))), Err(RenderError::Engine { .. })),
+            "{text}"
+        );
     }
     let big = "x".repeat(30_000);
     let text = "{x}".repeat(10);

@@ -111,7 +111,8 @@ pub fn check(
 ) -> Result<Map<String, Value>, Vec<Problem>> {
     let mut filled = Map::new();
     let mut problems = Vec::new();
-    let mut refuse = |name: &str, what: String| problems.push(Problem { name: name.to_owned(), what });
+    let mut refuse =
+        |name: &str, what: String| problems.push(Problem { name: name.to_owned(), what });
     for variable in variables {
         let given = values.get(&variable.name).filter(|value| !value.is_null());
         match given.or(variable.default.as_ref()) {
@@ -120,7 +121,10 @@ pub fn check(
                 None => drop(filled.insert(variable.name.clone(), value.clone())),
             },
             None if variable.required => {
-                refuse(&variable.name, format!("is missing; {} is expected", variable.kind.article()));
+                refuse(
+                    &variable.name,
+                    format!("is missing; {} is expected", variable.kind.article()),
+                );
             }
             None => drop(filled.insert(variable.name.clone(), variable.kind.empty())),
         }
@@ -148,10 +152,14 @@ fn one(raw: Value) -> Result<Variable, String> {
         other => other,
     };
     let variable: Variable = serde_json::from_value(raw).map_err(|error| error.to_string())?;
-    let is_name = variable.name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && variable.name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    let is_name =
+        variable.name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && variable.name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
     if !is_name {
-        return Err(format!("{:?} is not a name; letters, digits and _ are allowed", variable.name));
+        return Err(format!(
+            "{:?} is not a name; letters, digits and _ are allowed",
+            variable.name
+        ));
     }
     if variable.kind == Type::Enum && variable.values.is_empty() {
         return Err(format!("{} is an enum without values", variable.name));

@@ -35,7 +35,12 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(body: reqwest::Body, reader: Reader, exchange: Exchange, drained: CancellationToken) -> Self {
+    pub(super) fn new(
+        body: reqwest::Body,
+        reader: Reader,
+        exchange: Exchange,
+        drained: CancellationToken,
+    ) -> Self {
         let mut relay = Self {
             upstream: Some(body),
             reader,

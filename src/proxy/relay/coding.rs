@@ -6,7 +6,11 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 
 /// The plain bytes. Refused: other codings, broken ones, and more than `bytes_max`.
-pub(super) fn decode<'b>(coding: Option<&str>, bytes: &'b [u8], bytes_max: usize) -> Result<Cow<'b, [u8]>, String> {
+pub(super) fn decode<'b>(
+    coding: Option<&str>,
+    bytes: &'b [u8],
+    bytes_max: usize,
+) -> Result<Cow<'b, [u8]>, String> {
     match coding {
         None => Ok(Cow::Borrowed(bytes)),
         Some(coding) if coding.eq_ignore_ascii_case("gzip") => {
@@ -15,7 +19,7 @@ pub(super) fn decode<'b>(coding: Option<&str>, bytes: &'b [u8], bytes_max: usize
             MultiGzDecoder::new(bytes)
                 .take(cap)
                 .read_to_end(&mut plain)
-                .map_err(|_| "it is not the gzip it says it is".to_owned())?;
+                .map_err(|_broken| "it is not the gzip it says it is".to_owned())?;
             if plain.len() > bytes_max {
                 return Err(format!("it inflates to more than {bytes_max} bytes"));
             }

@@ -83,7 +83,12 @@ impl FrameReader {
     }
 
     /// Takes a chunk; puts what may leave into `out`.
-    pub(super) fn chunk(&mut self, data: &Bytes, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+    pub(super) fn chunk(
+        &mut self,
+        data: &Bytes,
+        exchange: &mut Exchange,
+        out: &mut VecDeque<Bytes>,
+    ) -> Flow {
         self.frames.push(data);
         loop {
             match self.frames.next_frame() {
@@ -100,7 +105,11 @@ impl FrameReader {
     }
 
     /// The upstream's end: everything left is decided.
-    pub(super) fn end(&mut self, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> (Outcome, Option<&'static str>) {
+    pub(super) fn end(
+        &mut self,
+        exchange: &mut Exchange,
+        out: &mut VecDeque<Bytes>,
+    ) -> (Outcome, Option<&'static str>) {
         if !self.stopped {
             let rest = self.frames.rest();
             if !rest.is_empty() && self.frame(rest, exchange, out) == Flow::Stop {
@@ -126,7 +135,11 @@ impl FrameReader {
     }
 
     /// The end of the process: the stream says so instead of being cut.
-    pub(super) fn drain(&mut self, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> (Outcome, Option<&'static str>) {
+    pub(super) fn drain(
+        &mut self,
+        exchange: &mut Exchange,
+        out: &mut VecDeque<Bytes>,
+    ) -> (Outcome, Option<&'static str>) {
         exchange.answered(&self.answer, true);
         self.note_clean(exchange);
         let place = (self.plan.dialect, self.framing);
@@ -142,8 +155,14 @@ impl FrameReader {
 
     fn frame(&mut self, frame: Frame, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
         self.answer.read(self.plan.dialect, &frame.payload);
-        if self.plan.rules.is_empty() || frame.payload.is_empty() || frame.payload.as_ref() == b"[DONE]" {
-            self.hold(Held { frame, segments: Vec::new(), spans: Vec::new(), holes: Vec::new() }, out);
+        if self.plan.rules.is_empty()
+            || frame.payload.is_empty()
+            || frame.payload.as_ref() == b"[DONE]"
+        {
+            self.hold(
+                Held { frame, segments: Vec::new(), spans: Vec::new(), holes: Vec::new() },
+                out,
+            );
             return Flow::On;
         }
         let segments = json::check(&frame.payload)
@@ -152,7 +171,8 @@ impl FrameReader {
             // A frame that does not read cannot be inspected, so it does not pass.
             return self.stop(0, exchange, out);
         };
-        let mut held = Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
+        let mut held =
+            Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
         let mut found: Vec<(usize, Vec<Finding>)> = Vec::new();
         for (index, segment) in held.segments.iter().enumerate() {
             match segment.run {
@@ -196,7 +216,13 @@ impl FrameReader {
     }
 
     /// Acts on findings in the text of a candidate.
-    fn found(&mut self, channel: usize, findings: &[Finding], exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+    fn found(
+        &mut self,
+        channel: usize,
+        findings: &[Finding],
+        exchange: &mut Exchange,
+        out: &mut VecDeque<Bytes>,
+    ) -> Flow {
         if findings.is_empty() {
             return Flow::On;
         }
@@ -257,12 +283,22 @@ impl FrameReader {
     }
 
     /// Ends the stream here: what is held goes nowhere.
-    fn stop(&mut self, candidate: usize, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+    fn stop(
+        &mut self,
+        candidate: usize,
+        exchange: &mut Exchange,
+        out: &mut VecDeque<Bytes>,
+    ) -> Flow {
         self.stopped = true;
         self.held.clear();
         self.note_clean(exchange);
         let place = (self.plan.dialect, self.framing);
-        out.push_back(terminal::frames(place, &self.answer, (candidate, Ending::Blocked), self.begun));
+        out.push_back(terminal::frames(
+            place,
+            &self.answer,
+            (candidate, Ending::Blocked),
+            self.begun,
+        ));
         Flow::Stop
     }
 

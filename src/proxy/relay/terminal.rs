@@ -42,7 +42,9 @@ pub(super) fn frames(
     begun: bool,
 ) -> Bytes {
     let frames = match (dialect, framing) {
-        (Dialect::Native, Framing::Sse) => format!("data: {}\r\n\r\n", native(answer, candidate, ending)),
+        (Dialect::Native, Framing::Sse) => {
+            format!("data: {}\r\n\r\n", native(answer, candidate, ending))
+        }
         (Dialect::Native, Framing::JsonArray) => {
             let before = if begun { ",\r\n" } else { "[" };
             format!("{before}{}\r\n]", native(answer, candidate, ending))
@@ -53,7 +55,10 @@ pub(super) fn frames(
                 Ending::Drained => "length",
             };
             let choice = json!({"index": candidate, "delta": {}, "finish_reason": reason});
-            format!("data: {}\n\ndata: [DONE]\n\n", openai(answer, "chat.completion.chunk", &choice))
+            format!(
+                "data: {}\n\ndata: [DONE]\n\n",
+                openai(answer, "chat.completion.chunk", &choice)
+            )
         }
     };
     frames.into()
@@ -79,7 +84,9 @@ fn native(answer: &Answer, candidate: usize, ending: Ending) -> Value {
             });
             members.insert("usageMetadata".to_owned(), usage);
         }
-        for (name, value) in [("modelVersion", &answer.model_version), ("responseId", &answer.response_id)] {
+        for (name, value) in
+            [("modelVersion", &answer.model_version), ("responseId", &answer.response_id)]
+        {
             if let Some(value) = value {
                 members.insert(name.to_owned(), Value::from(value.as_str()));
             }

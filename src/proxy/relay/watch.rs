@@ -20,7 +20,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(dialect: Dialect, status: StatusCode, coding: Option<String>, bytes_max: usize) -> Self {
+    pub(super) fn new(
+        dialect: Dialect,
+        status: StatusCode,
+        coding: Option<String>,
+        bytes_max: usize,
+    ) -> Self {
         Self { dialect, status, coding, bytes_max, seen: Vec::new(), len: 0 }
     }
 

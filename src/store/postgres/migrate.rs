@@ -12,12 +12,12 @@ use crate::store::{Store, StoreError};
 
 impl Postgres {
     pub(super) async fn read_migration_state(&self) -> Result<MigrationState, StoreError> {
-        let applied = match self.query(sql::APPLIED, &[]).await {
+        let applied: Vec<_> = match self.query(sql::APPLIED, &[]).await {
             Ok(rows) => rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
             Err(StoreError::NotMigrated) => Vec::new(),
             Err(error) => return Err(error),
         };
-        let mut state = MigrationState::new(&POSTGRES, applied);
+        let mut state = MigrationState::new(&POSTGRES, &applied);
         match self.query(sql::ROW_COUNTS, &[]).await {
             Ok(rows) => {
                 if let Some(row) = rows.first() {
@@ -46,7 +46,8 @@ impl Postgres {
     pub(super) async fn run_down(&self) -> Result<Migrated, StoreError> {
         let state = self.migration_state().await?;
         let newest = state.steps.iter().rev().find(|step| step.applied_at.is_some());
-        let migration = newest.and_then(|step| POSTGRES.iter().find(|one| one.version == step.version));
+        let migration =
+            newest.and_then(|step| POSTGRES.iter().find(|one| one.version == step.version));
         let Some(migration) = migration else { return Ok(Migrated::default()) };
         let mut connection = self.connection().await?;
         let transaction = locked(&mut connection).await?;

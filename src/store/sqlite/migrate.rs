@@ -10,14 +10,14 @@ use crate::store::migrations::{Migrated, MigrationState, SQLITE};
 
 pub(super) fn state(connection: &Connection) -> Result<MigrationState, StoreError> {
     let driver = |error: rusqlite::Error| from_driver(&error);
-    let applied = match connection.prepare(sql::APPLIED) {
+    let applied: Vec<_> = match connection.prepare(sql::APPLIED) {
         Ok(mut statement) => statement
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
             .and_then(Iterator::collect)
             .map_err(driver)?,
         Err(_no_table) => Vec::new(),
     };
-    let mut state = MigrationState::new(&SQLITE, applied);
+    let mut state = MigrationState::new(&SQLITE, &applied);
     if let Ok(mut statement) = connection.prepare(sql::ROW_COUNTS) {
         state.rows = statement
             .query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
@@ -53,7 +53,10 @@ pub(super) fn up(connection: &mut Connection) -> Result<Migrated, StoreError> {
             seed(&transaction)?;
         }
         transaction
-            .execute(sql::REMEMBER_MIGRATION, (migration.version, migration.name, migration.checksum()))
+            .execute(
+                sql::REMEMBER_MIGRATION,
+                (migration.version, migration.name, migration.checksum()),
+            )
             .map_err(driver)?;
         transaction.commit().map_err(driver)?;
         migrated.versions.push(migration.version);

@@ -1,0 +1,116 @@
+//! A database of the test's own, and a way to take it away.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use chaperone::store::{Postgres, Store};
+use chaperone::words::secret::Secret;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// The superuser URL of the throw-away cluster.
+fn cluster() -> String {
+    std::env::var("CHAPERONE_TEST_POSTGRES_URL")
+        .expect("these tests need PostgreSQL: run them through scripts/with-postgres.sh, as make test does")
+}
+
+/// A fresh, empty database.
+pub struct Database {
+    pub url: String,
+    host: String,
+    name: String,
+}
+
+impl Database {
+    pub async fn new() -> Self {
+        let cluster = cluster();
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        execute(&cluster, &format!("create database {name}")).await;
+        let (base, _) = cluster.rsplit_once('/').unwrap();
+        let host = base.rsplit('@').next().unwrap().to_owned();
+        Self { url: format!("{base}/{name}"), host, name }
+    }
+
+    /// The same database through a cable that can be pulled.
+    pub async fn through_cable(&self) -> (Cable, String) {
+        let cable = Cable::new(&self.host).await;
+        let url = self.url.replace(&self.host, &cable.address.to_string());
+        (cable, url)
+    }
+
+    pub fn store(&self) -> Postgres {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        Postgres::new(&Secret::new(self.url.clone()), 2, None).unwrap()
+    }
+
+    pub async fn migrate(&self) {
+        self.store().migrate_up().await.unwrap();
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        execute(&self.url, sql).await;
+    }
+
+    pub async fn count(&self, sql: &str) -> i64 {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let count = client.query_one(sql, &[]).await.unwrap().get(0);
+        driver.abort();
+        count
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+async fn execute(url: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    client.batch_execute(sql).await.unwrap();
+    driver.abort();
+}
+
+/// A TCP relay in front of PostgreSQL: pulled, it refuses and cuts.
+pub struct Cable {
+    pub address: SocketAddr,
+    pulled: Arc<AtomicBool>,
+    cut: Arc<std::sync::Mutex<CancellationToken>>,
+}
+
+impl Cable {
+    async fn new(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pulled = Arc::new(AtomicBool::new(false));
+        let cut = Arc::new(std::sync::Mutex::new(CancellationToken::new()));
+        let (is_pulled, token, target) = (pulled.clone(), cut.clone(), target.to_owned());
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                if is_pulled.load(Relaxed) {
+                    continue;
+                }
+                let (target, cut) = (target.clone(), token.lock().unwrap().clone());
+                tokio::spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(&target).await else { return };
+                    tokio::select! {
+                        () = cut.cancelled() => {}
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    }
+                });
+            }
+        });
+        Self { address, pulled, cut }
+    }
+
+    pub fn pull(&self) {
+        self.pulled.store(true, Relaxed);
+        self.cut.lock().unwrap().cancel();
+    }
+
+    pub fn plug(&self) {
+        *self.cut.lock().unwrap() = CancellationToken::new();
+        self.pulled.store(false, Relaxed);
+    }
+}

@@ -1,0 +1,63 @@
+//! Bytes on a socket, for what no HTTP client would send or answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Sends bytes and reads until the other side closes or says nothing for a while.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    read(&mut stream, Duration::from_millis(700)).await
+}
+
+/// Reads until close or until nothing comes for `quiet`.
+pub async fn read(stream: &mut TcpStream, quiet: Duration) -> String {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Ok(read)) = tokio::time::timeout(quiet, stream.read(&mut buffer)).await {
+        if read == 0 {
+            break;
+        }
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An upstream that answers every connection with these bytes after it has read a request's head,
+/// then closes. Gives its address.
+pub async fn upstream(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 65536];
+                drop(stream.read(&mut buffer).await);
+                drop(stream.write_all(answer).await);
+                drop(stream.shutdown().await);
+            });
+        }
+    });
+    address
+}
+
+/// An upstream that reads and never answers; tells when its connection is closed.
+pub async fn silent() -> (SocketAddr, tokio::sync::mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (closed, seen) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let closed = closed.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 65536];
+                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+                drop(closed.send(()).await);
+            });
+        }
+    });
+    (address, seen)
+}
