@@ -204,7 +204,8 @@ impl Sidecar {
             }))
             .await
         });
-        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let client =
+            reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.build().unwrap();
         Self { data, control, client, stop, task: Some(task), data_dir }
     }
@@ -214,8 +215,14 @@ impl Sidecar {
     }
 
     /// Posts a body with headers to the data plane.
-    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Answer {
-        let mut request = self.client.post(self.url(path)).header("x-goog-api-key", "test-key").body(body);
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let mut request =
+            self.client.post(self.url(path)).header("x-goog-api-key", "test-key").body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -322,7 +329,8 @@ pub fn contents(text: &str) -> String {
 /// A chat completion body with one user text.
 pub fn chat(text: &str, stream: bool) -> String {
     let messages = serde_json::json!([{"role": "user", "content": text}]);
-    serde_json::json!({"model": "gemini-2.5-flash", "messages": messages, "stream": stream}).to_string()
+    serde_json::json!({"model": "gemini-2.5-flash", "messages": messages, "stream": stream})
+        .to_string()
 }
 
 /// A guardrail definition.

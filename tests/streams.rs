@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CHAT, STREAM, Options, Sidecar, chat, contents, guardrail, pair, pair_with, raw, say};
+use crate::harness::{
+    CHAT, Options, STREAM, Sidecar, chat, contents, guardrail, pair, pair_with, raw, say,
+};
 
 const ABUSE: &str = "Some words first. Then: go kill yourself, you fool. And some after.";
 const ARRAY: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
@@ -13,7 +15,9 @@ const ARRAY: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
 pub fn native_text(stream: &str) -> String {
     frames(stream)
         .iter()
-        .filter_map(|frame| frame["candidates"][0]["content"]["parts"][0]["text"].as_str().map(str::to_owned))
+        .filter_map(|frame| {
+            frame["candidates"][0]["content"]["parts"][0]["text"].as_str().map(str::to_owned)
+        })
         .collect()
 }
 
@@ -30,7 +34,9 @@ fn frames(stream: &str) -> Vec<Value> {
 async fn streams_arrive_as_they_came() {
     let (upstream, sidecar) = pair().await;
     let text = "A longer text that comes in several frames, with ünïcode and worms.";
-    for (path, body) in [(STREAM, contents(text)), (ARRAY, contents(text)), (CHAT, chat(text, true))] {
+    for (path, body) in
+        [(STREAM, contents(text)), (ARRAY, contents(text)), (CHAT, chat(text, true))]
+    {
         let through = sidecar.post(path, &[("x-simulate", "chunk=5")], body.clone()).await;
         let direct = reqwest::Client::new()
             .post(format!("{}{path}", upstream.url()))
@@ -39,7 +45,10 @@ async fn streams_arrive_as_they_came() {
             .body(body);
         assert_eq!(through.text, direct.send().await.unwrap().text().await.unwrap(), "{path}");
         let execution = sidecar.execution(&through).await;
-        assert_eq!((&execution["outcome"], &execution["streamed"]), (&json!("success"), &json!(true)));
+        assert_eq!(
+            (&execution["outcome"], &execution["streamed"]),
+            (&json!("success"), &json!(true))
+        );
         assert!(execution["token_count"].as_u64().unwrap() > 0);
         assert!(execution["time_to_first_token_ms"].as_f64().unwrap() > 0.0);
     }
@@ -58,10 +67,16 @@ async fn a_condemned_stream_ends_properly_before_the_phrase_for_every_chunk_size
         assert_eq!(last["candidates"][0]["finishReason"], "SAFETY", "chunk {chunk}");
         let array = sidecar.say(ARRAY, &headers, "hello").await;
         let elements = array.json();
-        assert_eq!(elements.as_array().unwrap().last().unwrap()["candidates"][0]["finishReason"], "SAFETY");
+        assert_eq!(
+            elements.as_array().unwrap().last().unwrap()["candidates"][0]["finishReason"],
+            "SAFETY"
+        );
         assert!(!array.text.contains("kill"));
         let openai = sidecar.post(CHAT, &headers, chat("hello", true)).await;
-        assert!(openai.text.contains("\"finish_reason\":\"content_filter\"") && openai.text.ends_with("data: [DONE]\n\n"));
+        assert!(
+            openai.text.contains("\"finish_reason\":\"content_filter\"")
+                && openai.text.ends_with("data: [DONE]\n\n")
+        );
         assert!(!openai.text.contains("kill"), "chunk {chunk}: {}", openai.text);
         assert_eq!(sidecar.execution(&sse).await["outcome"], "response_blocked");
     }
@@ -69,16 +84,24 @@ async fn a_condemned_stream_ends_properly_before_the_phrase_for_every_chunk_size
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redaction_in_a_stream_does_not_depend_on_the_cut() {
-    let rule = guardrail("mail", false, &json!({
-        "action": "redact",
-        "patterns": [{"entity": "email", "regex": "[a-z0-9.]{1,20}@[a-z0-9]{1,20}\\.[a-z]{2,6}"}],
-    }));
+    let rule = guardrail(
+        "mail",
+        false,
+        &json!({
+            "action": "redact",
+            "patterns": [{"entity": "email", "regex": "[a-z0-9.]{1,20}@[a-z0-9]{1,20}\\.[a-z]{2,6}"}],
+        }),
+    );
     let (_upstream, sidecar) = pair_with(&json!({"guardrails": [rule]})).await;
     let text = "Write to ann.b@example.com or bob@example.org today.";
     for chunk in 1..=20 {
         let script = format!("{},chunk={chunk}", say(text));
         let answer = sidecar.say(STREAM, &[("x-simulate", &script)], "hello").await;
-        assert_eq!(native_text(&answer.text), "Write to [REDACTED:email] or [REDACTED:email] today.", "chunk {chunk}");
+        assert_eq!(
+            native_text(&answer.text),
+            "Write to [REDACTED:email] or [REDACTED:email] today.",
+            "chunk {chunk}"
+        );
     }
 }
 
@@ -98,7 +121,10 @@ async fn a_stream_that_just_stops_is_never_a_success() {
     assert_eq!(answer.status(), 200);
     assert!(answer.bytes().await.is_err(), "the client must see that the answer is not whole");
     let execution = &sidecar.executions("&user=cutter", 1).await[0];
-    assert_eq!((&execution["outcome"], &execution["usage_partial"]), (&json!("incomplete"), &json!(true)));
+    assert_eq!(
+        (&execution["outcome"], &execution["usage_partial"]),
+        (&json!("incomplete"), &json!(true))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +135,10 @@ async fn when_the_client_leaves_the_upstream_is_cancelled_and_the_call_recorded(
     let call = tokio::spawn(request.body(contents("hello")).send());
     tokio::time::sleep(Duration::from_millis(300)).await;
     call.abort();
-    tokio::time::timeout(Duration::from_secs(1), closed.recv()).await.expect("cancelled within a second").unwrap();
+    tokio::time::timeout(Duration::from_secs(1), closed.recv())
+        .await
+        .expect("cancelled within a second")
+        .unwrap();
     assert_eq!(sidecar.executions("&user=leaver", 1).await[0]["outcome"], "client_left");
 }
 
@@ -129,14 +158,18 @@ async fn a_client_that_leaves_in_mid_stream_is_recorded_with_what_was_billed() {
     assert!(answer.chunk().await.unwrap().is_some());
     drop(answer);
     let execution = &sidecar.executions("&user=half", 1).await[0];
-    assert_eq!((&execution["outcome"], &execution["usage_partial"]), (&json!("client_left"), &json!(true)));
+    assert_eq!(
+        (&execution["outcome"], &execution["usage_partial"]),
+        (&json!("client_left"), &json!(true))
+    );
     assert!(execution["prompt_tokens"].as_u64().unwrap() > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_streams_are_refused_kindly() {
     let upstream = crate::harness::Upstream::start().await;
-    let sidecar = Sidecar::start(Options::to(&upstream.url()).toml("[limits]\nstreams_max = 1")).await;
+    let sidecar =
+        Sidecar::start(Options::to(&upstream.url()).toml("[limits]\nstreams_max = 1")).await;
     let held = sidecar
         .client
         .post(sidecar.url(STREAM))

@@ -82,7 +82,13 @@ await checks.run({
       'x-chaperone-variables': checks.variablesHeader(variables),
     };
     const answer = await generate('Begin', { httpOptions: { headers } });
-    await checkTemplate(answer, 'clarification_question_generation', mark);
+    const body = await checks.templated(answer.sdkHttpResponse.headers, 'clarification_question_generation', mark);
+    // This template speaks as the user: its turn goes before what the application sent.
+    assert.equal(body.contents.length, 2);
+    const [prompt, own] = body.contents.map((turn) => turn.parts[0].text);
+    for (const value of Object.values(variables)) assert(prompt.includes(value), 'a variable did not arrive whole');
+    assert.equal(own, 'Begin');
+    assert(!('systemInstruction' in body), 'a system instruction went upstream');
   },
 
   async template_by_body() {

@@ -92,7 +92,13 @@ def template_by_header():
             "x-chaperone-variables": checks.variables_header(variables),
         }
     )
-    check_template(generate("Begin", config), "clarification_question_generation", mark)
+    answer = generate("Begin", config)
+    body = checks.templated(answer.sdk_http_response.headers, "clarification_question_generation", mark)
+    # This template speaks as the user: its turn goes before what the application sent.
+    prompt, own = [turn["parts"][0]["text"] for turn in body["contents"]]
+    assert variables["question"] in prompt and variables["context"] in prompt, "a variable did not arrive whole"
+    assert own == "Begin", f"the application's turn became {own!r}"
+    assert "systemInstruction" not in body, "a system instruction went upstream"
 
 
 @check

@@ -103,8 +103,17 @@ await checks.run({
       'x-chaperone-template': 'clarification_question_generation',
       'x-chaperone-variables': checks.variablesHeader(variables),
     };
-    const answer = await complete('Begin', { headers });
-    await checkTemplate(answer, 'clarification_question_generation', mark);
+    const [answerHeaders, completion] = await complete('Begin', { headers });
+    const body = await checks.templated(answerHeaders, 'clarification_question_generation', mark);
+    // This template speaks as the user: its message goes before what the application sent.
+    assert.equal(body.messages.length, 2);
+    const [prompt, own] = body.messages;
+    assert.equal(prompt.role, 'user');
+    for (const value of Object.values(variables)) {
+      assert(prompt.content.includes(value), 'a variable did not arrive whole');
+    }
+    assert.deepEqual(own, user('Begin'));
+    assert.equal(textOf(completion), 'Echo: Begin');
   },
 
   async template_by_body() {

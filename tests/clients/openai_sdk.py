@@ -108,7 +108,14 @@ def template_by_header():
         "x-chaperone-variables": checks.variables_header(variables),
     }
     headers, completion = complete("Begin", extra_headers=chosen)
-    check_template(headers, completion, "clarification_question_generation", mark)
+    body = checks.templated(headers, "clarification_question_generation", mark)
+    # This template speaks as the user: its message goes before what the application sent.
+    prompt, own = body["messages"]
+    assert prompt["role"] == "user", f"the template speaks as {prompt['role']}"
+    assert variables["question"] in prompt["content"], "a variable did not arrive whole"
+    assert variables["context"] in prompt["content"], "a variable did not arrive whole"
+    assert own == user("Begin"), f"the application's message became {own}"
+    assert text_of(completion) == "Echo: Begin", f"received {text_of(completion)!r}"
 
 
 @check

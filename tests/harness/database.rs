@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The superuser URL of the throw-away cluster.
 fn cluster() -> String {
-    std::env::var("CHAPERONE_TEST_POSTGRES_URL")
-        .expect("these tests need PostgreSQL: run them through scripts/with-postgres.sh, as make test does")
+    std::env::var("CHAPERONE_TEST_POSTGRES_URL").expect(
+        "these tests need PostgreSQL: run them through scripts/with-postgres.sh, as make test does",
+    )
 }
 
 /// A fresh, empty database.
@@ -53,7 +54,8 @@ impl Database {
     }
 
     pub async fn count(&self, sql: &str) -> i64 {
-        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) =
+            tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
         let driver = tokio::spawn(connection);
         let count = client.query_one(sql, &[]).await.unwrap().get(0);
         driver.abort();

@@ -32,7 +32,8 @@ impl Traffic {
                 let (stop, counts) = (stop.clone(), counts.clone());
                 tokio::spawn(async move {
                     while !stop.is_cancelled() {
-                        let request = client.post(&url).header("x-goog-api-key", "k").body(contents("hello"));
+                        let request =
+                            client.post(&url).header("x-goog-api-key", "k").body(contents("hello"));
                         let ended = match request.send().await {
                             Ok(answer) if answer.status() == 200 => {
                                 answer.text().await.map_err(|error| error.to_string()).map(drop)

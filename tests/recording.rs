@@ -1,0 +1,173 @@
+//! What is recorded, when the store is there and when it is not.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::harness::database::Database;
+use crate::harness::{
+    CHAT, GENERATE, Options, STREAM, Sidecar, TempDir, Upstream, chat, contents, eventually, pair,
+};
+
+/// The executions waiting in a sidecar's local file, once there are `count`.
+pub async fn outbox_rows(data_dir: &Arc<TempDir>, count: usize) -> Vec<Value> {
+    let connection = rusqlite::Connection::open(data_dir.path().join("chaperone.db")).unwrap();
+    eventually("the outbox holds them", async || {
+        let mut statement = connection.prepare("select batch from outbox order by id").unwrap();
+        let batches = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let rows: Vec<Value> = batches
+            .flat_map(|batch| serde_json::from_str::<Vec<Value>>(&batch.unwrap()).unwrap())
+            .collect();
+        (rows.len() >= count).then_some(rows)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_holds_what_happened() {
+    let (upstream, sidecar) = pair().await;
+    let headers = [
+        ("x-chaperone-user", "ann"),
+        ("x-chaperone-conversation", "c-1"),
+        ("x-chaperone-variables", r#"{"text":"We talked about fractions."}"#),
+    ];
+    let path = format!("/t/nlu_topic_extraction{GENERATE}");
+    let answer = sidecar.post(&path, &headers, "{}").await;
+    let row = sidecar.execution(&answer).await;
+    for (name, value) in [
+        ("tenant_id", json!("default")),
+        ("template_name", json!("nlu_topic_extraction")),
+        ("template_version", json!(1)),
+        ("call", json!("generateContent")),
+        ("streamed", json!(false)),
+        ("user_id", json!("ann")),
+        ("conversation_id", json!("c-1")),
+        ("variables_used", json!({"text": "We talked about fractions."})),
+        ("model_name", json!("gemini-2.5-flash")),
+        ("outcome", json!("success")),
+        ("success", json!(true)),
+        ("http_status", json!(200)),
+        ("finish_reason", json!("STOP")),
+        ("guardrail_violations", json!([])),
+        ("catalog_source", json!("database")),
+        ("catalog_generation", json!(1)),
+        ("error_type", json!(null)),
+        ("usage_partial", json!(false)),
+    ] {
+        assert_eq!(row[name], value, "{name}");
+    }
+    let usage = &answer.json()["usageMetadata"];
+    assert_eq!(row["prompt_tokens"], usage["promptTokenCount"]);
+    assert_eq!(row["token_count"], usage["totalTokenCount"]);
+    let (prompt, said) = (
+        usage["promptTokenCount"].as_u64().unwrap(),
+        usage["candidatesTokenCount"].as_u64().unwrap(),
+    );
+    let pico = prompt * 300_000 + said * 2_500_000;
+    assert_eq!(row["estimated_cost_usd"], format!("0.{pico:012}"));
+    assert_eq!(
+        row["rendered_prompt"].as_array().unwrap().last().unwrap()["text"],
+        "We talked about fractions."
+    );
+    assert_eq!(row["body_sha256"], upstream.received()[0].body_sha256.as_str());
+    assert_eq!(row["template_content_hash"].as_str().unwrap().len(), 64);
+    let evaluated: Vec<&str> = row["guardrails_evaluated"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["rule_name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        evaluated,
+        ["pii_detection_basic", "prompt_injection_detection", "toxic_content_filter"]
+    );
+    assert!(row["overhead_ms"].as_f64().unwrap() < row["execution_time_ms"].as_f64().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_is_recorded_and_the_call_goes_on() {
+    let (_upstream, sidecar) = pair().await;
+    let answer = sidecar.say(GENERATE, &[], "Write to ann@example.com please.").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("x-chaperone-guardrails"), "pii_detection_basic=warn");
+    let row = sidecar.execution(&answer).await;
+    let violations = row["guardrail_violations"].as_array().unwrap();
+    let directions: Vec<&str> =
+        violations.iter().map(|one| one["direction"].as_str().unwrap()).collect();
+    assert_eq!(directions, ["request", "response"], "the simulator echoes the address");
+    assert!(
+        !row["guardrail_violations"].to_string().contains("ann@"),
+        "violations hold no matched text"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_prices_are_null_and_counted() {
+    let (_upstream, sidecar) = pair().await;
+    let answer =
+        sidecar.say("/v1beta/models/gemini-unheard-of:generateContent", &[], "hello").await;
+    let row = sidecar.execution(&answer).await;
+    assert_eq!((&row["outcome"], &row["estimated_cost_usd"]), (&json!("success"), &json!(null)));
+    assert!(row["prompt_tokens"].as_u64().unwrap() > 0);
+    let metrics = sidecar.page("/metrics").await.text;
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("chaperone_unpriced_executions_total"))
+        .unwrap();
+    assert_ne!(line.rsplit(' ').next().unwrap(), "0");
+    assert!(!metrics.contains("gemini-unheard-of"), "names from callers never become labels");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_can_be_kept_as_hashes_only() {
+    let upstream = Upstream::start().await;
+    for (mode, text, hashed) in [
+        ("hash", "plain words", true),
+        ("redacted", "plain words", false),
+        ("redacted", "write to ann@example.com", true),
+    ] {
+        let toml = format!("[audit]\nstore_prompts = \"{mode}\"");
+        let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(&toml)).await;
+        let variables = json!({"text": text}).to_string();
+        let path = format!("/t/nlu_topic_extraction{GENERATE}");
+        let answer = sidecar.post(&path, &[("x-chaperone-variables", &variables)], "{}").await;
+        let row = sidecar.execution(&answer).await;
+        assert_eq!(!row.to_string().contains(text), hashed, "{mode} {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_survive_a_store_that_is_away_and_a_restart() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    let data_dir = Arc::new(TempDir::new());
+    let start = || {
+        let options = Options::to(&upstream.url()).database(&database.url).data_dir(&data_dir);
+        Sidecar::start(options)
+    };
+    let sidecar = start().await;
+    for path in [GENERATE, STREAM] {
+        assert_eq!(sidecar.post(path, &[], contents("hello \u{0} there")).await.status, 200);
+    }
+    assert_eq!(sidecar.post(CHAT, &[], chat("hello", true)).await.status, 200);
+    assert_eq!(outbox_rows(&data_dir, 3).await.len(), 3);
+    let status = sidecar.status().await;
+    assert_eq!(
+        (&status["executions"]["waiting"], &status["executions"]["stored"]),
+        (&json!(3), &json!(0))
+    );
+    let ready = sidecar.page("/readyz").await;
+    assert_eq!((ready.status, ready.json()["status"].as_str().unwrap()), (200, "degraded"));
+    sidecar.stop().await.unwrap();
+    database.migrate().await;
+    let sidecar = start().await;
+    eventually("everything is stored", async || {
+        (database.count("select count(*) from prompt_executions").await == 3).then_some(())
+    })
+    .await;
+    let executions = eventually("the ledger agrees", async || {
+        let executions = sidecar.status().await["executions"].clone();
+        (executions["stored"] == 3).then_some(executions)
+    })
+    .await;
+    assert_eq!((&executions["waiting"], &executions["lost"]), (&json!(0), &json!(0)));
+}

@@ -1,0 +1,233 @@
+//! One contract, run against PostgreSQL and SQLite.
+
+use chaperone::catalog::files::seeds;
+use chaperone::execution::{Evaluation, Execution, Outcome, Violation};
+use chaperone::store::{Cursor, ExecutionQuery, Sqlite, Store, StoreError};
+use chaperone::words::ids::{ExecutionId, Tenant};
+use chaperone::words::money::PicoUsd;
+use serde_json::{Value, json};
+
+use crate::harness::TempDir;
+use crate::harness::database::Database;
+
+/// Runs a contract against both stores, each empty and not migrated.
+async fn both(contract: impl AsyncFn(&dyn Store)) {
+    let directory = TempDir::new();
+    contract(&Sqlite::new(directory.path()).unwrap()).await;
+    let database = Database::new().await;
+    contract(&database.store()).await;
+}
+
+fn execution(number: u32) -> Execution {
+    Execution {
+        id: Some(ExecutionId(uuid::Uuid::from_u128(u128::from(number)))),
+        request_id: format!("r-{number}"),
+        call: "generateContent".to_owned(),
+        template_name: Some(if number % 2 == 0 { "even" } else { "odd" }.to_owned()),
+        user_id: Some(format!("u-{}", number % 3)),
+        outcome: Outcome::Success,
+        success: true,
+        created_at: "2026-11-22T20:00:00.123456Z".parse().unwrap(),
+        ..Execution::default()
+    }
+}
+
+fn full() -> Execution {
+    Execution {
+        variables_used: Some(json!({"x": "nul \u{0} é \u{10ffff} \"quoted\"", "n": 1.5})),
+        rendered_prompt: Some(json!("only a string")),
+        model_config: Some(json!({"temperature": 0.2})),
+        execution_time_ms: 12.25,
+        token_count: Some(u64::try_from(i64::MAX).unwrap()),
+        estimated_cost_usd: Some(PicoUsd(123_456_789_012_345_678)),
+        http_status: Some(200),
+        guardrails_evaluated: vec![Evaluation {
+            rule_name: "r".to_owned(),
+            passed: false,
+            reason: Some("a".to_owned()),
+        }],
+        guardrail_violations: vec![Violation {
+            rule_name: "r".to_owned(),
+            entity: "e".to_owned(),
+            direction: "request".to_owned(),
+            action: "warn".to_owned(),
+            start: 1,
+            end: 2,
+        }],
+        ..execution(7)
+    }
+}
+
+fn ids(rows: &[Value]) -> Vec<u128> {
+    rows.iter()
+        .map(|row| row["id"].as_str().unwrap().parse::<uuid::Uuid>().unwrap().as_u128())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_go_up_down_and_up() {
+    both(async |store| {
+        assert!(matches!(store.definitions().await, Err(StoreError::NotMigrated)));
+        assert!(matches!(store.revision().await, Err(StoreError::NotMigrated)));
+        assert!(!store.migration_state().await.unwrap().is_current());
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1]);
+        assert!(
+            store.migrate_up().await.unwrap().versions.is_empty(),
+            "a second time does nothing"
+        );
+        assert!(store.migration_state().await.unwrap().is_current());
+        store.insert_executions(&[execution(1), execution(2)]).await.unwrap();
+        let down = store.migrate_down().await.unwrap();
+        assert_eq!((down.versions, down.archived), (vec![1], 2));
+        assert!(matches!(store.definitions().await, Err(StoreError::NotMigrated)));
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1]);
+        assert!(
+            store
+                .executions(&ExecutionQuery { limit: 9, ..ExecutionQuery::default() })
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_store_equals_the_files() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let mut stored = store.definitions().await.unwrap();
+        let mut seeds = seeds().unwrap();
+        for template in &mut stored.templates {
+            (template.created_at, template.updated_at) = (None, None);
+        }
+        for guardrail in &mut stored.guardrails {
+            (guardrail.created_at, guardrail.updated_at) = (None, None);
+        }
+        seeds.templates.sort_by(|one, two| one.name.cmp(&two.name));
+        seeds.guardrails.sort_by(|one, two| one.name.cmp(&two.name));
+        // PostgreSQL's jsonb orders keys by its own rule; the meaning is what must be equal.
+        assert_eq!(stored, seeds);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn executions_go_in_once_and_come_out_whole() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        store.insert_executions(&[full()]).await.unwrap();
+        store.insert_executions(&[full(), execution(8)]).await.unwrap();
+        let rows = store
+            .executions(&ExecutionQuery { limit: 9, ..ExecutionQuery::default() })
+            .await
+            .unwrap();
+        assert_eq!(ids(&rows), [8, 7], "the same id is stored once");
+        let row = &rows[1];
+        for (name, value) in [
+            ("estimated_cost_usd", json!("123456.789012345678")),
+            ("rendered_prompt", json!("only a string")),
+            ("token_count", json!(i64::MAX)),
+            ("execution_time_ms", json!(12.25)),
+            ("success", json!(true)),
+            ("streamed", json!(false)),
+            ("outcome", json!("success")),
+            ("http_status", json!(200)),
+            ("error_type", json!(null)),
+            ("guardrails_evaluated", json!([{"rule_name": "r", "passed": false, "reason": "a"}])),
+        ] {
+            assert_eq!(row[name], value, "{} {name}", store.kind());
+        }
+        let text = row["variables_used"]["x"].as_str().unwrap();
+        assert!(text.ends_with(" é \u{10ffff} \"quoted\""), "{text}");
+        let at: jiff::Timestamp = row["created_at"].as_str().unwrap().parse().unwrap();
+        assert_eq!(at, full().created_at, "{}", store.kind());
+        let none = rows[0]["estimated_cost_usd"].is_null() && rows[0]["variables_used"].is_null();
+        assert!(none, "null stays null");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_stable_and_filters_hold() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let batch: Vec<Execution> = (1..=25).map(execution).collect();
+        store.insert_executions(&batch).await.unwrap();
+        let mut query = ExecutionQuery { limit: 10, ..ExecutionQuery::default() };
+        let mut seen = Vec::new();
+        loop {
+            let rows = store.executions(&query).await.unwrap();
+            let Some(last) = rows.last() else { break };
+            seen.extend(ids(&rows));
+            query.after = Some(Cursor {
+                created_at: last["created_at"].as_str().unwrap().parse().unwrap(),
+                id: last["id"].as_str().unwrap().parse().unwrap(),
+            });
+            // Newer rows do not move the pages behind the cursor.
+            let newer = Execution {
+                created_at: "2026-11-22T21:00:00Z".parse().unwrap(),
+                ..execution(100 + u32::try_from(seen.len()).unwrap())
+            };
+            store.insert_executions(&[newer]).await.unwrap();
+        }
+        assert_eq!(seen, (1..=25).rev().collect::<Vec<u128>>(), "{}", store.kind());
+        let some =
+            |template: Option<&str>, user: Option<&str>, outcome: Option<&str>| ExecutionQuery {
+                limit: 100,
+                template: template.map(str::to_owned),
+                user: user.map(str::to_owned),
+                outcome: outcome.map(str::to_owned),
+                ..ExecutionQuery::default()
+            };
+        let hostile = "x' or '1'='1";
+        for (query, count) in [
+            (some(Some("even"), Some("u-1"), None), 4),
+            (some(None, None, Some("failed")), 0),
+            (some(Some(hostile), None, None), 0),
+            (
+                ExecutionQuery {
+                    tenant: Tenant("other".into()),
+                    limit: 9,
+                    ..ExecutionQuery::default()
+                },
+                0,
+            ),
+        ] {
+            let rows = store.executions(&query).await.unwrap();
+            let rows = rows
+                .iter()
+                .filter(|row| row["created_at"].as_str().unwrap().contains("20:00"))
+                .count();
+            assert_eq!(rows, count, "{query:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_starters_migrate_an_empty_database_once() {
+    let database = Database::new().await;
+    let starters: Vec<_> = (0..4)
+        .map(|_| {
+            let store = database.store();
+            tokio::spawn(async move { store.migrate_up().await.unwrap().versions.len() })
+        })
+        .collect();
+    let mut ran = 0;
+    for starter in starters {
+        ran += starter.await.unwrap();
+    }
+    assert_eq!(ran, 1);
+    assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_there_is_unavailable_and_tells_no_secret() {
+    let url = chaperone::words::secret::Secret::new("postgres://user:hunter2@127.0.0.1:1/none");
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let store = chaperone::store::Postgres::new(&url, 2, None).unwrap();
+    let error = store.definitions().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)));
+    assert!(!format!("{error} {error:?} {store:?}").contains("hunter2"));
+}
