@@ -74,6 +74,7 @@ impl Admin {
             .route("/guardrails", get(lists::guardrails))
             .route("/ab-tests", get(lists::experiments))
             .fallback(problem::no_route)
+            .method_not_allowed_fallback(problem::no_method)
             .layer(from_fn_with_state(self.clone(), auth::require));
         Router::new()
             .route("/healthz", get(health::alive))

@@ -2,8 +2,6 @@
 //! simulator. `scripts/with-postgres.sh` gives it its cluster.
 
 #![expect(
-    missing_docs,
-    missing_debug_implementations,
     unreachable_pub,
     clippy::disallowed_methods,
     clippy::expect_used,

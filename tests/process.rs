@@ -68,7 +68,7 @@ struct Binary {
     child: Child,
     data: String,
     control: String,
-    _data_dir: TempDir,
+    data_dir: TempDir,
 }
 
 fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
@@ -122,7 +122,7 @@ impl Binary {
             child,
             data: fields["data.listen"].as_str().unwrap().to_owned(),
             control: fields["control.listen"].as_str().unwrap().to_owned(),
-            _data_dir: data_dir,
+            data_dir,
         }
     }
 
@@ -133,7 +133,7 @@ impl Binary {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self._data_dir.path().join("log")).unwrap()
+        std::fs::read_to_string(self.data_dir.path().join("log")).unwrap()
     }
 }
 

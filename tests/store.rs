@@ -23,7 +23,7 @@ fn execution(number: u32) -> Execution {
         id: Some(ExecutionId(uuid::Uuid::from_u128(u128::from(number)))),
         request_id: format!("r-{number}"),
         call: "generateContent".to_owned(),
-        template_name: Some(if number % 2 == 0 { "even" } else { "odd" }.to_owned()),
+        template_name: Some(if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned()),
         user_id: Some(format!("u-{}", number % 3)),
         outcome: Outcome::Success,
         success: true,

@@ -23,7 +23,7 @@ pub fn native_text(stream: &str) -> String {
 
 fn frames(stream: &str) -> Vec<Value> {
     stream
-        .split("\n")
+        .split('\n')
         .filter_map(|line| line.trim().strip_prefix("data: "))
         .filter(|data| *data != "[DONE]")
         .map(|data| serde_json::from_str(data).unwrap())
@@ -114,7 +114,7 @@ async fn a_stream_that_just_stops_is_never_a_success() {
         .client
         .post(sidecar.url(STREAM))
         .header("x-goog-api-key", "k")
-        .header("x-simulate", "cut,chunk=3")
+        .header("x-simulate", "cut,chunk=3,gap_ms=10")
         .header("x-chaperone-user", "cutter")
         .body(contents("hello there, this will be cut in the middle"));
     let answer = request.send().await.unwrap();

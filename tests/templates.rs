@@ -52,12 +52,12 @@ async fn five_ways_lead_to_the_same_request() {
     let in_body = r#"{"contents":[{"role":"user","parts":[{"text":"now"}]}],"chaperone":{"template":"greeting","variables":{"who":"Ann"},"user":"u"}}"#;
     let plain = contents("now");
     let prefix = format!("/t/{NAME}{GENERATE}");
-    let cases: [(&str, Vec<(&str, &str)>, &str); 5] = [
-        (&prefix, vec![who], &plain),
-        (GENERATE, vec![("x-chaperone-template", NAME), encoded], &plain),
+    let cases = [
+        (prefix.as_str(), vec![who], plain.as_str()),
+        (GENERATE, vec![("x-chaperone-template", NAME), encoded], plain.as_str()),
         (GENERATE, vec![], in_body),
-        (GENERATE, vec![("x-app", "greeter"), ("x-who", "Ann")], &plain),
-        ("/t/greeting@2/models/gemini-2.5-flash:generateContent", vec![who], &plain),
+        (GENERATE, vec![("x-app", "greeter"), ("x-who", "Ann")], plain.as_str()),
+        ("/t/greeting@2/models/gemini-2.5-flash:generateContent", vec![who], plain.as_str()),
     ];
     for (path, headers, body) in cases {
         let answer = sidecar.post(path, &headers, body.to_owned()).await;
@@ -68,7 +68,10 @@ async fn five_ways_lead_to_the_same_request() {
         assert_eq!(last_body(&upstream), EXPECTED, "{path}");
         assert_eq!(received.body_sha256, chaperone::words::digest::sha256_hex(EXPECTED.as_bytes()));
         assert!(received.headers.iter().all(|(name, _)| !name.starts_with("x-chaperone-")));
-        assert_eq!(sidecar.execution(&answer).await["body_sha256"], received.body_sha256.as_str());
+    }
+    for row in crate::recording::outbox_rows(&sidecar.data_dir(), 5).await {
+        assert_eq!(row["body_sha256"], chaperone::words::digest::sha256_hex(EXPECTED.as_bytes()));
+        assert_eq!(row["model_name"], "gemini-2.5-pro");
     }
     let none = sidecar.post(GENERATE, &[], plain.clone()).await;
     assert_eq!((none.header("x-chaperone-template"), last_body(&upstream)), ("", plain));
@@ -155,7 +158,8 @@ async fn what_does_not_exist_or_does_not_fit_is_said_and_not_sent() {
         answer.text
     );
     assert!(upstream.received().is_empty());
-    assert_eq!(sidecar.executions("&outcome=rejected", 17).await.len(), 17);
+    let rows = crate::recording::outbox_rows(&sidecar.data_dir(), 17).await;
+    assert!(rows.iter().all(|row| row["outcome"] == "rejected"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

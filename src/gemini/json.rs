@@ -237,7 +237,11 @@ mod tests {
                     Step::Index(index) => index.to_string(),
                 })
                 .collect();
-            found.push(format!("{}={}", path.join("."), unquote(&text[range]).unwrap()));
+            found.push(format!(
+                "{}={}",
+                path.join("."),
+                unquote(text.get(range).unwrap()).unwrap()
+            ));
         })?;
         Ok(found)
     }

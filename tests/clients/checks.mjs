@@ -91,8 +91,9 @@ export async function blocked(headers, guardrail, mark) {
   blockedCalls.push(headers['x-chaperone-request-id']);
 }
 
-/** Nothing of the toxic phrase may be in what arrived; the words before it may. */
+/** Nothing of the toxic phrase may be in what arrived; the words well before it must not be held back. */
 export function onlyGoodBeginning(text) {
+  assert(text, 'nothing of the good beginning arrived');
   assert(`${GOOD_BEGINNING}go `.startsWith(text), `received '${text}'`);
 }
 
@@ -135,6 +136,11 @@ export async function checkRecords() {
     assert(tokens > 0, `${requestId} has ${tokens} tokens`);
     assert(typeof cost === 'string' && Number(cost) > 0, `${requestId} has cost ${cost}`);
     assert.equal(hash, (await sent(mark)).body_sha256, `${requestId} has another hash`);
+  }
+  for (const requestId of blockedCalls) {
+    const { outcome, body_sha256: hash } = records.get(requestId);
+    assert.equal(outcome, 'blocked', `${requestId} has outcome ${outcome}`);
+    assert.equal(hash, null, `${requestId} has the hash of a body that was never sent`);
   }
 }
 

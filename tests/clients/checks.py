@@ -100,7 +100,8 @@ def blocked(headers, guardrail, mark):
 
 
 def only_good_beginning(text):
-    """Nothing of the toxic phrase may be in what arrived; the words before it may."""
+    """Nothing of the toxic phrase may be in what arrived; the words well before it must not be held back."""
+    assert text, "nothing of the good beginning arrived"
     assert (GOOD_BEGINNING + "go ").startswith(text), f"received {text!r}"
 
 
@@ -138,6 +139,10 @@ def check_records():
         assert record["token_count"] > 0, f"{request_id} has {record['token_count']} tokens"
         assert isinstance(cost, str) and Decimal(cost) > 0, f"{request_id} has cost {cost!r}"
         assert record["body_sha256"] == sent(mark)["body_sha256"], f"{request_id} has another hash"
+    for request_id in _blocked:
+        record = records[request_id]
+        assert record["outcome"] == "blocked", f"{request_id} has outcome {record['outcome']}"
+        assert record["body_sha256"] is None, f"{request_id} has the hash of a body that was never sent"
 
 
 def _records():

@@ -34,7 +34,7 @@ pub async fn upstream(answer: &'static [u8]) -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut buffer = [0; 65536];
+                let mut buffer = vec![0; 65536];
                 drop(stream.read(&mut buffer).await);
                 drop(stream.write_all(answer).await);
                 drop(stream.shutdown().await);
@@ -53,9 +53,9 @@ pub async fn silent() -> (SocketAddr, tokio::sync::mpsc::Receiver<()>) {
         while let Ok((mut stream, _)) = listener.accept().await {
             let closed = closed.clone();
             tokio::spawn(async move {
-                let mut buffer = [0; 65536];
+                let mut buffer = vec![0; 65536];
                 while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
-                drop(closed.send(()).await);
+                assert!(closed.send(()).await.is_ok());
             });
         }
     });
