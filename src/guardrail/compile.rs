@@ -52,8 +52,13 @@ pub(super) struct Pattern {
     pub(super) bytes_max: usize,
     /// Whether it runs only around anchors.
     pub(super) anchored: bool,
-    /// Tells whether a tail of a stream could still become a match.
-    pub(super) growing: DFA,
+    /// For rules that look at answers, which may be streams.
+    pub(super) growing: Option<Growing>,
+}
+
+/// Tells whether a tail of a stream could still become a match.
+pub(super) struct Growing {
+    pub(super) dfa: DFA,
     pub(super) caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
 }
 
@@ -92,8 +97,9 @@ impl Guardrails {
                 sorted.push((literal, index));
             }
             for (place, config) in rule.config.patterns.iter().enumerate() {
-                let (pattern, anchors) = Pattern::compile(index, config)
-                    .map_err(|what| refuse(rule, format!("patterns[{place}]"), what))?;
+                let (pattern, anchors) =
+                    Pattern::compile(index, config, rule.looks_at(Direction::Response))
+                        .map_err(|what| refuse(rule, format!("patterns[{place}]"), what))?;
                 for anchor in anchors {
                     needles.entry(anchor).or_default().push(Use::Anchor(patterns.len()));
                 }
@@ -149,7 +155,11 @@ impl Guardrails {
 }
 
 impl Pattern {
-    fn compile(rule: usize, config: &PatternConfig) -> Result<(Self, Vec<String>), String> {
+    fn compile(
+        rule: usize,
+        config: &PatternConfig,
+        streams: bool,
+    ) -> Result<(Self, Vec<String>), String> {
         let hir = regex_syntax::parse(&config.regex)
             .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))?;
         let properties = hir.properties();
@@ -174,12 +184,7 @@ impl Pattern {
             regex::RegexBuilder::new(&config.regex).size_limit(REGEX_BYTES_MAX).build().map_err(
                 |_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"),
             )?;
-        let growing = DFA::builder()
-            .build(&config.regex)
-            .map_err(|_too_large| "the expression is too large for streams".to_owned())?;
-        let for_caches = growing.clone();
-        let caches: Box<dyn Fn() -> Cache + Send + Sync> =
-            Box::new(move || for_caches.create_cache());
+        let growing = streams.then(|| Growing::compile(&config.regex)).transpose()?;
         let anchors = anchors::required(&hir);
         let pattern = Self {
             rule,
@@ -188,9 +193,20 @@ impl Pattern {
             bytes_max,
             anchored: anchors.is_some(),
             growing,
-            caches: Pool::new(caches),
         };
         Ok((pattern, anchors.unwrap_or_default()))
+    }
+}
+
+impl Growing {
+    fn compile(regex: &str) -> Result<Self, String> {
+        let dfa = DFA::builder()
+            .build(regex)
+            .map_err(|_too_large| "the expression is too large for streams".to_owned())?;
+        let for_caches = dfa.clone();
+        let caches: Box<dyn Fn() -> Cache + Send + Sync> =
+            Box::new(move || for_caches.create_cache());
+        Ok(Self { dfa, caches: Pool::new(caches) })
     }
 }
 

@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use aho_corasick::Input;
+use regex_automata::hybrid::dfa::Cache;
 
-use super::compile::{Guardrails, Pattern, Use};
+use super::compile::{Growing, Guardrails, Pattern, Use};
 use super::rule::Action;
 use super::verify::{begins_word, splits_word};
 
@@ -254,26 +255,26 @@ impl Pattern {
 
     /// The earliest start from which the end of the text could still grow into a match.
     fn growing(&self, view: View<'_>, from: usize) -> Option<usize> {
-        let mut cache = self.caches.get();
-        starts(view, from, self.bytes_max).find(|start| {
+        let mut starts = starts(view, from, self.bytes_max);
+        // Without an automaton every start may grow: holding back is always safe.
+        let Some(growing) = &self.growing else { return starts.next() };
+        let mut cache = growing.caches.get();
+        starts.find(|start| {
             (!self.config.whole_word || begins_word(view.text, *start))
-                && self.lives(&mut cache, view.text, *start)
+                && growing.lives(&mut cache, view.text, *start)
         })
     }
+}
 
+impl Growing {
     /// Whether some continuation of the text is a match that begins at `start`.
-    fn lives(
-        &self,
-        cache: &mut regex_automata::hybrid::dfa::Cache,
-        text: &str,
-        start: usize,
-    ) -> bool {
+    fn lives(&self, cache: &mut Cache, text: &str, start: usize) -> bool {
         let input =
             regex_automata::Input::new(text).range(start..).anchored(regex_automata::Anchored::Yes);
-        // A state that cannot be built counts as alive: holding back is always safe.
-        let Ok(mut state) = self.growing.start_state_forward(cache, &input) else { return true };
+        // A state that cannot be built counts as alive.
+        let Ok(mut state) = self.dfa.start_state_forward(cache, &input) else { return true };
         for byte in text.as_bytes().get(start..).unwrap_or_default() {
-            match self.growing.next_state(cache, state, *byte) {
+            match self.dfa.next_state(cache, state, *byte) {
                 Ok(next) if next.is_dead() => return false,
                 Ok(next) if next.is_quit() => return true,
                 Ok(next) => state = next,

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::types::Value as Field;
+use rusqlite::{Connection, ErrorCode, params, params_from_iter};
 use serde_json::Value;
 
 use super::migrations::{Migrated, MigrationState};
@@ -108,14 +109,9 @@ impl Store for Sqlite {
     }
 
     async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
-        let rows =
-            serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let rows = batch.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         Self::on(&self.writer, move |connection| {
-            connection
-                .prepare_cached(sql::INSERT_EXECUTIONS)
-                .and_then(|mut insert| insert.execute([rows]))
-                .map(drop)
-                .map_err(|error| from_driver(&error))
+            insert(connection, rows).map_err(|error| from_driver(&error))
         })
         .await
     }
@@ -151,6 +147,49 @@ impl Store for Sqlite {
 
     async fn migrate_down(&self) -> Result<Migrated, StoreError> {
         Self::on(&self.writer, migrate::down).await
+    }
+}
+
+fn insert(connection: &mut Connection, rows: Vec<Vec<Field>>) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    {
+        let mut statement = transaction.prepare_cached(sql::INSERT_EXECUTION)?;
+        for row in rows {
+            statement.execute(params_from_iter(row))?;
+        }
+    }
+    transaction.commit()
+}
+
+/// The fields of an execution in the order of the columns.
+fn row(execution: &Execution) -> Result<Vec<Field>, StoreError> {
+    let refused = |error: serde_json::Error| StoreError::Refused(error.to_string());
+    let Value::Object(mut members) = serde_json::to_value(execution).map_err(refused)? else {
+        return Err(StoreError::Refused("an execution is an object".to_owned()));
+    };
+    let field = |name: &&str| {
+        let value = members.get_mut(*name).map(Value::take).unwrap_or_default();
+        if value.is_null() {
+            Field::Null
+        } else if sql::JSON_COLUMNS.contains(name) {
+            Field::Text(value.to_string())
+        } else {
+            plain(value)
+        }
+    };
+    Ok(sql::EXECUTION_COLUMNS.iter().map(field).collect())
+}
+
+fn plain(value: Value) -> Field {
+    match value {
+        Value::Null => Field::Null,
+        Value::Bool(flag) => Field::Integer(flag.into()),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => Field::Integer(whole),
+            None => Field::Real(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => Field::Text(text),
+        json @ (Value::Array(_) | Value::Object(_)) => Field::Text(json.to_string()),
     }
 }
 

@@ -38,8 +38,67 @@ pub(super) const EXPERIMENTS: &str = "
                'updated_by', updated_by, 'updated_at', updated_at)
       from ab_test_experiments order by tenant_id, name";
 
-/// One parameter for a whole batch; the outbox may send a batch twice.
-pub(super) const INSERT_EXECUTIONS: &str = "
+/// The columns of an execution in the order of [`INSERT_EXECUTION`]'s parameters.
+pub(super) const EXECUTION_COLUMNS: [&str; 45] = [
+    "id",
+    "tenant_id",
+    "request_id",
+    "template_id",
+    "template_name",
+    "template_version",
+    "template_content_hash",
+    "call",
+    "streamed",
+    "user_id",
+    "unit_key",
+    "conversation_id",
+    "variables_used",
+    "rendered_prompt",
+    "model_name",
+    "model_config",
+    "execution_time_ms",
+    "time_to_first_token_ms",
+    "overhead_ms",
+    "token_count",
+    "prompt_tokens",
+    "cached_tokens",
+    "candidates_tokens",
+    "thoughts_tokens",
+    "tool_use_tokens",
+    "usage_partial",
+    "estimated_cost_usd",
+    "price_version",
+    "outcome",
+    "success",
+    "error_type",
+    "error_message",
+    "http_status",
+    "finish_reason",
+    "guardrails_evaluated",
+    "guardrail_violations",
+    "ab_test_group",
+    "ab_test_experiment_id",
+    "assignment_reason",
+    "enroll_bucket",
+    "variant_bucket",
+    "body_sha256",
+    "catalog_generation",
+    "catalog_source",
+    "created_at",
+];
+
+/// Columns that hold JSON text.
+pub(super) const JSON_COLUMNS: [&str; 5] = [
+    "variables_used",
+    "rendered_prompt",
+    "model_config",
+    "guardrails_evaluated",
+    "guardrail_violations",
+];
+
+/// One row, with a parameter a column: SQLite reads JSON again for every field it takes from it. The
+/// outbox may send a row twice.
+pub(super) const INSERT_EXECUTION: &str = "
     insert into prompt_executions
           (id, tenant_id, request_id, template_id, template_name, template_version,
            template_content_hash, call, streamed, user_id, unit_key, conversation_id,
@@ -51,28 +110,8 @@ pub(super) const INSERT_EXECUTIONS: &str = "
            guardrail_violations, ab_test_group, ab_test_experiment_id,
            assignment_reason, enroll_bucket, variant_bucket, body_sha256,
            catalog_generation, catalog_source, created_at)
-    select value ->> 'id', value ->> 'tenant_id', value ->> 'request_id',
-           value ->> 'template_id', value ->> 'template_name',
-           value ->> 'template_version', value ->> 'template_content_hash',
-           value ->> 'call', value ->> 'streamed', value ->> 'user_id',
-           value ->> 'unit_key', value ->> 'conversation_id',
-           nullif(value -> 'variables_used', 'null'), nullif(value -> 'rendered_prompt', 'null'),
-           value ->> 'model_name', nullif(value -> 'model_config', 'null'),
-           value ->> 'execution_time_ms', value ->> 'time_to_first_token_ms',
-           value ->> 'overhead_ms', value ->> 'token_count', value ->> 'prompt_tokens',
-           value ->> 'cached_tokens', value ->> 'candidates_tokens',
-           value ->> 'thoughts_tokens', value ->> 'tool_use_tokens',
-           value ->> 'usage_partial', value ->> 'estimated_cost_usd',
-           value ->> 'price_version', value ->> 'outcome', value ->> 'success',
-           value ->> 'error_type', value ->> 'error_message', value ->> 'http_status',
-           value ->> 'finish_reason', nullif(value -> 'guardrails_evaluated', 'null'),
-           nullif(value -> 'guardrail_violations', 'null'), value ->> 'ab_test_group',
-           value ->> 'ab_test_experiment_id', value ->> 'assignment_reason',
-           value ->> 'enroll_bucket', value ->> 'variant_bucket',
-           value ->> 'body_sha256', value ->> 'catalog_generation',
-           value ->> 'catalog_source', value ->> 'created_at'
-      from json_each(?1)
-     where true
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+           ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (id) do nothing";
 
 pub(super) const EXECUTIONS: &str = "
