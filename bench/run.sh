@@ -51,7 +51,7 @@ main() {
       measure "$target" open "$rate"
     done
   done
-  python3 bench/report.py "$results" "$connections" "$rate"
+  python3 bench/report.py "$results" "$connections" "$rate" "$data_dir/chaperone/chaperone.db"
 }
 
 choose_cores() {
