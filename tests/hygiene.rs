@@ -147,3 +147,59 @@ async fn broken_upstreams_are_502_and_cuts_are_seen() {
         }
     }
 }
+
+/// A certificate for `localhost` and its key.
+fn certificate(directory: &crate::harness::TempDir) -> (String, String) {
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let arguments = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-keyout",
+        &key,
+        "-out",
+        &cert,
+    ];
+    let made = std::process::Command::new("openssl")
+        .args(arguments)
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (cert, key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_on_both_sides_and_a_stranger_is_not_trusted() {
+    let (upstream, directory) = (Upstream::start().await, crate::harness::TempDir::new());
+    let (cert, key) = certificate(&directory);
+    let options = Options::to(&upstream.url())
+        .set("CHAPERONE_DATA__TLS_CERT_FILE", &cert)
+        .set("CHAPERONE_DATA__TLS_KEY_FILE", &key);
+    let inner = Sidecar::start(options).await;
+    let url = format!("https://localhost:{}", inner.data.port());
+    let trusting = Options::to(&url).set("CHAPERONE_UPSTREAM__CA_FILE", &cert);
+    let outer = Sidecar::start(trusting).await;
+    let answer = outer.say(GENERATE, &[], "hello").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(upstream.received().len(), 1);
+    let wary = Sidecar::start(Options::to(&url)).await;
+    assert_eq!(
+        wary.say(GENERATE, &[], "hello").await.status,
+        503,
+        "an unknown authority is not trusted"
+    );
+    assert_eq!(upstream.received().len(), 1);
+}

@@ -187,3 +187,27 @@ async fn too_many_streams_are_refused_kindly() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_cannot_be_read_does_not_pass_where_somebody_inspects() {
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: <html>kill yourself</html>\r\n\r\n";
+    let sidecar =
+        Sidecar::start(Options::to(&format!("http://{}", raw::upstream(answer).await))).await;
+    let stopped = sidecar.say(STREAM, &[], "hello").await;
+    assert!(
+        stopped.text.contains("\"finishReason\":\"SAFETY\"") && !stopped.text.contains("html"),
+        "{}",
+        stopped.text
+    );
+    assert_eq!(sidecar.execution(&stopped).await["error_type"], "unreadable_answer");
+    let nobody = Options::to(&format!("http://{}", raw::upstream(answer).await)).definitions(
+        &json!({"guardrails": [
+            guardrail("elsewhere", true, &json!({"applies_to": ["request"], "literals": ["x"]})),
+        ]}),
+    );
+    let passed = Sidecar::start(nobody).await.say(STREAM, &[], "hello").await;
+    assert_eq!(
+        passed.text, "data: <html>kill yourself</html>\r\n\r\n",
+        "nobody inspects: it passes as it came"
+    );
+}

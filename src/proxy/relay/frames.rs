@@ -33,8 +33,17 @@ pub(super) struct FrameReader {
     held: VecDeque<Held>,
     /// Whether anything was sent.
     begun: bool,
-    stopped: bool,
     noted: bool,
+    state: State,
+}
+
+/// How far reading came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Frames are read.
+    Reading,
+    /// A frame does not read or is too large to hold. Where nobody inspects, the stream goes on.
+    Unreadable,
 }
 
 #[derive(Debug)]
@@ -73,8 +82,8 @@ impl FrameReader {
             texts: BTreeMap::new(),
             held: VecDeque::new(),
             begun: false,
-            stopped: false,
             noted: false,
+            state: State::Reading,
         }
     }
 
@@ -89,6 +98,10 @@ impl FrameReader {
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
     ) -> Flow {
+        if self.plan.rules.is_empty() {
+            self.watch(data, out);
+            return Flow::On;
+        }
         self.frames.push(data);
         loop {
             match self.frames.next_frame() {
@@ -98,8 +111,27 @@ impl FrameReader {
                     }
                 }
                 Ok(None) => return Flow::On,
-                // Text that cannot be held cannot be inspected.
-                Err(_too_large) => return self.stop(0, exchange, out),
+                Err(_too_large) => return self.unreadable(exchange, out),
+            }
+        }
+    }
+
+    /// Nobody inspects: chunks go on as they come and are read along.
+    fn watch(&mut self, data: &Bytes, out: &mut VecDeque<Bytes>) {
+        self.begun = true;
+        out.push_back(data.clone());
+        if self.state == State::Unreadable {
+            return;
+        }
+        self.frames.push(data);
+        loop {
+            match self.frames.next_frame() {
+                Ok(Some(frame)) => drop(self.answer.read(self.plan.dialect, &frame.payload)),
+                Ok(None) => return,
+                Err(_too_large) => {
+                    self.state = State::Unreadable;
+                    return;
+                }
             }
         }
     }
@@ -110,24 +142,21 @@ impl FrameReader {
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
     ) -> (Outcome, Option<&'static str>) {
-        if !self.stopped {
-            let rest = self.frames.rest();
-            if !rest.is_empty() && self.frame(rest, exchange, out) == Flow::Stop {
+        let rest = self.frames.rest();
+        if self.plan.rules.is_empty() {
+            self.answer.read(self.plan.dialect, &rest.payload);
+        } else if !rest.is_empty() && self.frame(rest, exchange, out) == Flow::Stop {
+            return self.blocked(exchange);
+        }
+        let channels: Vec<usize> = self.texts.keys().copied().collect();
+        for channel in channels {
+            let findings = self.texts.get_mut(&channel).map(|one| one.window.finish().findings);
+            if self.found(channel, &findings.unwrap_or_default(), exchange, out) == Flow::Stop {
                 return self.blocked(exchange);
             }
-            let channels: Vec<usize> = self.texts.keys().copied().collect();
-            for channel in channels {
-                let findings = self.texts.get_mut(&channel).map(|one| one.window.finish().findings);
-                if self.found(channel, &findings.unwrap_or_default(), exchange, out) == Flow::Stop {
-                    return self.blocked(exchange);
-                }
-            }
-            for held in std::mem::take(&mut self.held) {
-                self.release(held, out);
-            }
         }
-        if self.stopped {
-            return self.blocked(exchange);
+        for held in std::mem::take(&mut self.held) {
+            self.release(held, out);
         }
         exchange.answered(&self.answer, !self.answer.is_complete());
         self.note_clean(exchange);
@@ -150,15 +179,13 @@ impl FrameReader {
     /// How a stream that a guardrail stopped is recorded.
     pub(super) fn blocked(&self, exchange: &mut Exchange) -> (Outcome, Option<&'static str>) {
         exchange.answered(&self.answer, !self.answer.is_complete());
-        (Outcome::ResponseBlocked, Some("guardrail"))
+        let why = if self.state == State::Unreadable { "unreadable_answer" } else { "guardrail" };
+        (Outcome::ResponseBlocked, Some(why))
     }
 
     fn frame(&mut self, frame: Frame, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
         self.answer.read(self.plan.dialect, &frame.payload);
-        if self.plan.rules.is_empty()
-            || frame.payload.is_empty()
-            || frame.payload.as_ref() == b"[DONE]"
-        {
+        if frame.payload.is_empty() || frame.payload.as_ref() == b"[DONE]" {
             self.hold(
                 Held { frame, segments: Vec::new(), spans: Vec::new(), holes: Vec::new() },
                 out,
@@ -168,8 +195,7 @@ impl FrameReader {
         let segments = json::check(&frame.payload)
             .and_then(|document| text::answer(self.plan.dialect, document));
         let Ok(segments) = segments else {
-            // A frame that does not read cannot be inspected, so it does not pass.
-            return self.stop(0, exchange, out);
+            return self.unreadable(exchange, out);
         };
         let mut held =
             Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
@@ -282,6 +308,12 @@ impl FrameReader {
         }
     }
 
+    /// What cannot be read cannot be inspected, so it does not pass.
+    fn unreadable(&mut self, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+        self.state = State::Unreadable;
+        self.stop(0, exchange, out)
+    }
+
     /// Ends the stream here: what is held goes nowhere.
     fn stop(
         &mut self,
@@ -289,7 +321,6 @@ impl FrameReader {
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
     ) -> Flow {
-        self.stopped = true;
         self.held.clear();
         self.note_clean(exchange);
         let place = (self.plan.dialect, self.framing);
