@@ -1,6 +1,6 @@
 //! The data plane: what applications point their base URL at.
 //!
-//! [`pipeline`] reads like the list of steps; each step turns one type into the next, and only the
+//! `pipeline` reads like the list of steps; each step turns one type into the next, and only the
 //! guardrail step can make what may be forwarded. Nothing here knows the control plane.
 
 mod arrive;
