@@ -8,6 +8,7 @@ pub mod signals;
 mod token;
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::refresh::Refresher;
 use crate::store::Store;
 use crate::telemetry::events;
 
-pub use parts::{file_catalog, open_store};
+pub use parts::{check, file_catalog, make_data_dir, open_store};
 
 /// After the drain deadline: for last frames to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// A built application with its sockets bound.
 pub struct App {
     settings: Settings,
+    /// Held until the end.
+    lock: File,
     data: TcpListener,
     tls: Option<TlsAcceptor>,
     control: TcpListener,
@@ -60,6 +63,7 @@ impl App {
         parts::prepare_process();
         let metrics = parts::metrics()?;
         parts::make_data_dir(&settings.storage.data_dir)?;
+        let lock = parts::lock_data_dir(&settings.storage.data_dir)?;
         let survives_power_cut = settings.audit.durability == crate::config::Durability::Power;
         let outbox = outbox::start(
             &settings.storage.data_dir,
@@ -97,7 +101,7 @@ impl App {
         };
         let data = bind(settings.data.listen, "data.listen").await?;
         let control = bind(settings.control.listen, "control.listen").await?;
-        Ok(Self { settings, data, tls, control, proxy, admin, refresher, store, outbox })
+        Ok(Self { settings, lock, data, tls, control, proxy, admin, refresher, store, outbox })
     }
 
     /// Where the data plane listens.
@@ -115,7 +119,8 @@ impl App {
         let addresses = (self.data_address()?.to_string(), self.control_address()?.to_string());
         events::listening(&addresses.0, &addresses.1, &self.settings.upstream.url);
         let (lifetime, background) = (Lifetime::default(), CancellationToken::new());
-        let Self { settings, data, tls, control, proxy, admin, refresher, store, outbox } = self;
+        let Self { settings, lock, data, tls, control, proxy, admin, refresher, store, outbox } =
+            self;
         let drained = proxy.drained.clone();
         let ledger = outbox.recorder.ledger().clone();
         drop(outbox.recorder);
@@ -159,7 +164,7 @@ impl App {
             _ = tasks.join_next() => anyhow::bail!("a background task ended"),
             _ = shippers.join_next() => anyhow::bail!("the shipper ended"),
         }
-        events::draining(settings.limits.drain.as_millis());
+        events::draining(u64::try_from(settings.limits.drain.as_millis()).unwrap_or(u64::MAX));
         admin.start_draining();
         tokio::select! {
             () = drain(&lifetime, &drained, settings.limits.drain) => {}
@@ -177,6 +182,7 @@ impl App {
         let written = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
         shipping.cancel();
         let flushed = tokio::time::timeout(FLUSH, shippers.join_next()).await.is_ok();
+        drop(lock);
         events::stopped(ledger.standing().waiting);
         anyhow::ensure!(written.unwrap_or(false) && flushed, "the outbox did not end cleanly");
         Ok(())

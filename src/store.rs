@@ -22,12 +22,18 @@ pub use pages::{BadCursor, Cursor, ExecutionQuery};
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 
+/// The local file under the data directory: outbox, last known good catalog, embedded store.
+pub const LOCAL_FILE: &str = "chaperone.db";
+
 /// Why the store did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, is starting or stopping, or took too long.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
+    /// The local file cannot be used.
+    #[error("the local file: {0}")]
+    Local(String),
     /// Its tables are not there.
     #[error("the database is not migrated; run `chaperone migrate up`")]
     NotMigrated,

@@ -94,6 +94,9 @@ impl Upstream {
         if let Some(pem) = &options.ca_pem {
             let certificates =
                 Certificate::from_pem_bundle(pem).map_err(|error| BadOptions(error.to_string()))?;
+            if certificates.is_empty() {
+                return Err(BadOptions("the CA file holds no certificate".to_owned()));
+            }
             builder = builder.tls_certs_only(certificates);
         }
         let client =

@@ -201,6 +201,20 @@ fn check_config_names_every_mistake_and_the_exit_code_says_so() {
         "{said}"
     );
     assert!(run(&["check-config"], &[], "").status.success());
+    let broken = TempDir::new();
+    std::fs::create_dir(broken.path().join("guardrails")).unwrap();
+    std::fs::write(broken.path().join("guardrails/mine.toml"), "name = 1").unwrap();
+    let environment = [
+        ("CHAPERONE_CATALOG__CONFIG_DIR", broken.path().to_str().unwrap()),
+        ("CHAPERONE_UPSTREAM__CA_FILE", "/nowhere.pem"),
+        ("DATABASE_URL", "postgres://h:notaport/x"),
+        ("AI_PROMPT_TEMPLATES_JSON", "{"),
+    ];
+    let output = run(&["check-config"], &environment, "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    for hint in ["mine.toml", "/nowhere.pem", "database.url", "AI_PROMPT_TEMPLATES_JSON"] {
+        assert!(said.contains(hint), "{hint}: {said}");
+    }
     assert!(
         !run(&["health"], &[("CHAPERONE_CONTROL__LISTEN", "127.0.0.1:1")], "").status.success()
     );

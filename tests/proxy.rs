@@ -274,3 +274,84 @@ async fn bodies_that_two_parsers_could_read_differently_are_refused() {
     }
     assert!(upstream.received().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_does_not_escape_inspection_by_an_unusual_spelling() {
+    let (upstream, sidecar) = pair().await;
+    let model = "/v1beta/models/gemini-2.5-flash";
+    for path in
+        ["%3AgenerateContent", ":generate%43ontent", ":generateContent/", ":generateContent;x=1"]
+    {
+        let answer = sidecar.say(&format!("{model}{path}"), &[], INJECTION).await;
+        assert!(answer.text.contains("PROHIBITED_CONTENT"), "{path}: {}", answer.text);
+    }
+    let chat_path = format!("{CHAT}/");
+    assert_eq!(sidecar.post(&chat_path, &[], chat(INJECTION, false)).await.status, 400);
+    let overridden = sidecar
+        .client
+        .get(sidecar.url(GENERATE))
+        .header("x-http-method-override", "POST")
+        .body(crate::harness::contents(INJECTION));
+    assert_eq!(overridden.send().await.unwrap().status(), 400);
+    assert!(upstream.received().is_empty(), "{:?}", upstream.received());
+    let tolerated = sidecar.say(&format!("{model}%3AgenerateContent"), &[], "hello").await;
+    assert_eq!(
+        (tolerated.status, upstream.received()[0].path.as_str()),
+        (200, "/v1beta/models/gemini-2.5-flash%3AgenerateContent")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_cannot_be_read_is_never_passed_over() {
+    let (upstream, sidecar) = pair().await;
+    for name in ["x-chaperone-template", "x-chaperone-tenant"] {
+        let unknown = sidecar.say(GENERATE, &[(name, "日本")], "hello").await;
+        assert_eq!(unknown.status, 404, "{name}: {}", unknown.text);
+    }
+    let variables = r#"{"text":"日本"}"#;
+    let path = format!("/t/nlu_topic_extraction{GENERATE}");
+    assert_eq!(
+        sidecar.post(&path, &[("x-chaperone-variables", variables)], "{}").await.status,
+        200
+    );
+    assert!(upstream.received()[0].body.to_string().contains("日本"));
+    let bytes = [
+        b"POST ",
+        GENERATE.as_bytes(),
+        b" HTTP/1.1\r\nhost: a\r\nx-chaperone-template: \xff\r\ncontent-length: 2\r\n\r\n{}",
+    ]
+    .concat();
+    assert!(
+        raw::exchange(sidecar.data, &bytes).await.contains("x-chaperone-template is not UTF-8")
+    );
+    let twice = [("x-chaperone-user", "a"), ("x-chaperone-user", "b")];
+    assert_eq!(sidecar.say(GENERATE, &twice, "hello").await.status, 400);
+    for path in ["/t/nope/v1beta/models", "/t//v1beta/models"] {
+        let answer = sidecar.client.get(sidecar.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+    }
+    assert_eq!(
+        sidecar
+            .client
+            .get(sidecar.url("/t/nlu_topic_extraction/v1beta/models"))
+            .header("x-goog-api-key", "k")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_elsewhere_is_counted_and_refused_if_so_configured() {
+    let upstream = Upstream::start().await;
+    let pointer = r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://x/y"}}]}]}"#;
+    let passing = Sidecar::start(Options::to(&upstream.url())).await;
+    assert_eq!(passing.post(GENERATE, &[], pointer).await.status, 200);
+    let options = Options::to(&upstream.url()).toml("[guardrails]\nunscannable = \"refuse\"");
+    let refused = Sidecar::start(options).await.post(GENERATE, &[], pointer).await;
+    assert!(refused.status == 400 && refused.text.contains("a file"), "{}", refused.text);
+    assert_eq!(upstream.received().len(), 1);
+}

@@ -171,3 +171,46 @@ async fn records_survive_a_store_that_is_away_and_a_restart() {
     .await;
     assert_eq!((&executions["waiting"], &executions["lost"]), (&json!(0), &json!(0)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_with_a_refused_call_is_not_recorded() {
+    let (_upstream, sidecar) = pair().await;
+    let template = ("x-chaperone-template", "nlu_topic_extraction");
+    for (headers, body, status) in [
+        (vec![], r#"{"chaperone":{"variables":"SECRETTEXT"}}"#, 400),
+        (vec![], r#"{"SECRETTEXT":1,"SECRETTEXT":2}"#, 400),
+        (vec![template, ("x-chaperone-variables", r#"{"SECRETTEXT":"x"}"#)], "{}", 400),
+    ] {
+        let answer = sidecar.post(GENERATE, &headers, body).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        let row = sidecar.execution(&answer).await;
+        assert_eq!(row["outcome"], "rejected");
+        assert!(
+            !row["error_message"].is_null() && !row.to_string().contains("SECRETTEXT"),
+            "{row}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_file_is_for_its_owner_and_for_one_process() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_upstream, sidecar) = pair().await;
+    let mode = |name: &str| {
+        let path = sidecar.data_dir().path().join(name);
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(
+        (mode("chaperone.db"), mode("chaperone.db-wal"), mode("lock")),
+        (0o600, 0o600, 0o600)
+    );
+    let data_dir = sidecar.data_dir();
+    let environment = std::collections::BTreeMap::from([
+        ("CHAPERONE_STORAGE__DATA_DIR".to_owned(), data_dir.path().to_str().unwrap().to_owned()),
+        ("CHAPERONE_DATA__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("CHAPERONE_CONTROL__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+    ]);
+    let settings = chaperone::config::Settings::read("", &environment).unwrap();
+    let second = Box::pin(chaperone::app::App::build(settings)).await.unwrap_err().to_string();
+    assert!(second.contains("another process uses it"), "{second}");
+}

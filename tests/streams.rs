@@ -190,6 +190,23 @@ async fn too_many_streams_are_refused_kindly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_cannot_be_read_does_not_pass_where_somebody_inspects() {
+    const HEAD: &str =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    for body in [
+        "<html>kill yourself</html>\n\n",
+        r#"{"candidates":[{"content":{"parts":[{"text":"kill yourself"}]}}]}"#,
+    ] {
+        let answer: &'static [u8] =
+            Box::leak(format!("{HEAD}{body}").into_bytes().into_boxed_slice());
+        let sidecar =
+            Sidecar::start(Options::to(&format!("http://{}", raw::upstream(answer).await))).await;
+        let stopped = sidecar.say(STREAM, &[], "hello").await;
+        assert!(
+            !stopped.text.contains("kill") && stopped.text.contains("SAFETY"),
+            "{}",
+            stopped.text
+        );
+    }
     let answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: <html>kill yourself</html>\r\n\r\n";
     let sidecar =
         Sidecar::start(Options::to(&format!("http://{}", raw::upstream(answer).await))).await;

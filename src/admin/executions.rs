@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::problem::Problem;
+use crate::execution::Outcome;
 use crate::store::{Cursor, ExecutionQuery};
 use crate::words::ids::Tenant;
 
@@ -33,6 +34,15 @@ pub(super) async fn list(
     let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Problem::bad_request(format!("limit must be from 1 to {LIMIT_MAX}")));
+    }
+    if let Some(outcome) = &asked.outcome {
+        let known = Outcome::ALL.map(Outcome::name);
+        if !known.contains(&outcome.as_str()) {
+            return Err(Problem::bad_request(format!(
+                "outcome must be one of {}",
+                known.join(", ")
+            )));
+        }
     }
     let after = asked
         .cursor

@@ -104,7 +104,7 @@ fn degraded(admin: &Admin) -> Vec<Value> {
     if !standing.store_reachable {
         note(
             "executions",
-            format!("{} wait in the outbox: the store cannot be reached", standing.waiting),
+            format!("{} wait in the outbox: the store does not take them", standing.waiting),
         );
     }
     if standing.dead > 0 {

@@ -1,7 +1,8 @@
 //! The one place that turns errors into HTTP on the control plane: RFC 9457 problem documents.
 
+use axum::extract::OriginalUri;
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -45,7 +46,9 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let status = match error {
-            StoreError::Unavailable(_) | StoreError::NotMigrated => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Local(_) | StoreError::Unavailable(_) | StoreError::NotMigrated => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             StoreError::Refused(_) => StatusCode::CONFLICT,
             StoreError::Row { .. } | StoreError::Migration(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -53,7 +56,7 @@ impl From<StoreError> for Problem {
     }
 }
 
-pub(super) async fn no_route(uri: Uri) -> Problem {
+pub(super) async fn no_route(OriginalUri(uri): OriginalUri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
 }

@@ -1,6 +1,7 @@
 //! Making each part from the settings.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -10,21 +11,25 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Current};
+use crate::catalog::definitions::Definitions;
+use crate::catalog::{Catalog, Current, Source};
 use crate::config::Settings;
+use crate::listen;
 use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::proxy::{Proxy, Rules};
 use crate::store::snapshot::Snapshot;
 use crate::store::sources::Sources;
-use crate::store::{Postgres, Sqlite, Store};
-use crate::telemetry::metrics;
+use crate::store::{self, Postgres, Sqlite, Store};
+use crate::telemetry::{events, metrics};
 use crate::upstream::{Options, Upstream};
 use crate::words::clock;
 
 /// The price table of this binary, for installations without a file.
 const PRICES: &str = include_str!("../../config/prices.toml");
-const OWNER_ONLY: u32 = 0o700;
+const OWNER_ONLY_DIR: u32 = 0o700;
+const OWNER_ONLY_FILE: u32 = 0o600;
+const LOCK: &str = "lock";
 
 /// What is one per process: the cryptography of every TLS connection.
 pub(super) fn prepare_process() {
@@ -38,12 +43,32 @@ pub(super) fn metrics() -> anyhow::Result<PrometheusHandle> {
     HANDLE.get_or_init(|| metrics::install().ok()).clone().context("the metrics recorder")
 }
 
-pub(super) fn make_data_dir(path: &Path) -> anyhow::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(OWNER_ONLY)
-        .create(path)
-        .with_context(|| format!("storage.data_dir {}", path.display()))
+/// Makes the data directory and the local file in it, both for the owner only: they hold prompts.
+pub fn make_data_dir(path: &Path) -> anyhow::Result<()> {
+    let made =
+        std::fs::DirBuilder::new().recursive(true).mode(OWNER_ONLY_DIR).create(path).and_then(
+            |()| {
+                let file = open_owned(&path.join(store::LOCAL_FILE))?;
+                file.set_permissions(std::fs::Permissions::from_mode(OWNER_ONLY_FILE))
+            },
+        );
+    made.with_context(|| format!("storage.data_dir {}", path.display()))
+}
+
+/// Keeps a second process from working on the same local file; holds as long as the file is open.
+pub(super) fn lock_data_dir(path: &Path) -> anyhow::Result<File> {
+    let file = open_owned(&path.join(LOCK))
+        .with_context(|| format!("storage.data_dir {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_taken) => {
+            anyhow::bail!("storage.data_dir {}: another process uses it", path.display())
+        }
+    }
+}
+
+fn open_owned(path: &Path) -> std::io::Result<File> {
+    File::options().write(true).create(true).truncate(false).mode(OWNER_ONLY_FILE).open(path)
 }
 
 /// The configured store. Connects to nothing yet.
@@ -64,7 +89,7 @@ pub(super) async fn migrate_at_start(settings: &Settings, store: &dyn Store) -> 
         None => drop(store.migrate_up().await.context("the embedded store")?),
         Some(database) if database.migrate_at_start => {
             if let Err(error) = store.migrate_up().await {
-                tracing::warn!(error = %error, "the database was not migrated at start");
+                events::not_migrated(&error.to_string());
             }
         }
         Some(_) => {}
@@ -83,16 +108,40 @@ pub(super) fn sources(settings: &Settings, store: Arc<dyn Store>) -> Sources {
 
 /// The catalog of the configuration directory, for commands that need no store.
 pub fn file_catalog(settings: &Settings) -> anyhow::Result<Catalog> {
-    let definitions = crate::store::sources::from_files(&settings.catalog.config_dir)
-        .map_err(|why| anyhow::anyhow!(why))?;
-    Ok(Catalog::compile(definitions, crate::catalog::Source::File, 1, clock::now())?)
+    let definitions = store::sources::from_files(&settings.catalog.config_dir)
+        .map_err(|why| anyhow::anyhow!(why))?
+        .0;
+    Ok(Catalog::compile(definitions, Source::File, 1, clock::now())?)
 }
 
-pub(super) fn proxy(
-    settings: &Settings,
-    catalog: Arc<Current>,
-    recorder: Recorder,
-) -> anyhow::Result<Proxy> {
+/// Everything the settings name, tried without starting anything: files, certificates, definitions.
+pub fn check(settings: &Settings) -> Vec<anyhow::Error> {
+    prepare_process();
+    let mut problems = Vec::new();
+    let mut keep = |tried: anyhow::Result<()>| problems.extend(tried.err());
+    keep(file_catalog(settings).map(drop).context("catalog.config_dir"));
+    keep(prices(&settings.catalog.config_dir).map(drop));
+    keep(upstream(settings).map(drop));
+    if let Some(json) = &settings.catalog.environment_json {
+        let compiled = Definitions::from_json(json).and_then(|definitions| {
+            Catalog::compile(definitions, Source::Environment, 1, clock::now())
+                .map_err(|error| error.to_string())
+        });
+        let compiled = compiled.map(drop).map_err(|why| anyhow::anyhow!(why));
+        keep(compiled.context("AI_PROMPT_TEMPLATES_JSON"));
+    }
+    if let Some(database) = &settings.database {
+        let (url, ca) = (&database.url, database.ca_file.as_deref());
+        let opened = Postgres::new(url, database.pool_connections_max, ca);
+        keep(opened.map(drop).context("database"));
+    }
+    if let Some(files) = &settings.data.tls {
+        keep(listen::tls(&files.cert, &files.key).map(drop).context("data.tls_cert_file"));
+    }
+    problems
+}
+
+fn upstream(settings: &Settings) -> anyhow::Result<Upstream> {
     let upstream = &settings.upstream;
     let ca_pem = upstream
         .ca_file
@@ -101,16 +150,23 @@ pub(super) fn proxy(
             std::fs::read(file).with_context(|| format!("upstream.ca_file {}", file.display()))
         })
         .transpose()?;
-    let upstream = Upstream::new(&Options {
+    Ok(Upstream::new(&Options {
         url: upstream.url.clone(),
         connect_timeout: upstream.connect_timeout,
         head_timeout: upstream.response_head_timeout,
         idle_timeout: upstream.idle_timeout,
         ca_pem,
-    })?;
+    })?)
+}
+
+pub(super) fn proxy(
+    settings: &Settings,
+    catalog: Arc<Current>,
+    recorder: Recorder,
+) -> anyhow::Result<Proxy> {
     Ok(Proxy {
         catalog,
-        upstream,
+        upstream: upstream(settings)?,
         recorder,
         prices: Arc::new(prices(&settings.catalog.config_dir)?),
         streams: Arc::new(Semaphore::new(settings.limits.streams_max)),

@@ -7,6 +7,7 @@ use anyhow::Context;
 use uuid::Uuid;
 
 use crate::config::Settings;
+use crate::telemetry::events;
 use crate::words::secret::Secret;
 
 /// The file under the data directory.
@@ -34,6 +35,6 @@ pub(super) fn super_admin(settings: &Settings) -> anyhow::Result<Secret> {
         .open(&path)
         .with_context(|| path.display().to_string())?;
     writeln!(file, "{token}").with_context(|| path.display().to_string())?;
-    tracing::info!(path = %path.display(), "an admin token was made; it is in this file");
+    events::token_made(&path.display().to_string());
     Ok(Secret::new(token))
 }

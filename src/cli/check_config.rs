@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::{say, settings};
+use crate::app;
 
 /// Prints `ok`, or fails with every mistake.
 pub fn check_config(file: Option<&Path>) -> anyhow::Result<()> {
-    let settings = settings(file)?;
-    let prices = settings.catalog.config_dir.join("prices.toml");
-    if let Ok(text) = std::fs::read_to_string(&prices) {
-        crate::price::Prices::parse(&text)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", prices.display()))?;
+    let problems = app::check(&settings(file)?);
+    if !problems.is_empty() {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem:#}")).collect();
+        anyhow::bail!("what the configuration names has mistakes:\n{}", lines.join("\n"));
     }
     say("the configuration is ok");
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::arguments::MigrateStep;
 use super::{say, settings};
@@ -13,7 +13,7 @@ use crate::store::{MigrationState, Store};
 pub async fn migrate(file: Option<&Path>, step: MigrateStep) -> anyhow::Result<()> {
     let settings = settings(file)?;
     say("1 configuration: ok");
-    std::fs::create_dir_all(&settings.storage.data_dir).context("storage.data_dir")?;
+    app::make_data_dir(&settings.storage.data_dir)?;
     let store = app::open_store(&settings)?;
     let state = store.migration_state().await?;
     say(format_args!("2 {} reached", store.kind()));
@@ -53,19 +53,25 @@ async fn up(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
 }
 
 async fn down(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
+    if state.steps.iter().all(|step| step.applied_at.is_none()) {
+        say("nothing to do");
+        return Ok(());
+    }
     let [templates, guardrails, executions] = state.rows;
     say(format_args!(
         "4 checkpoint: {templates} template versions and {guardrails} guardrails will be dropped; \
          {executions} executions and the audit are archived"
     ));
     let migrated = store.migrate_down().await?;
-    if migrated.versions.is_empty() {
-        say("nothing to do");
-        return Ok(());
-    }
     say(format_args!("5 undid {:?} in one transaction", migrated.versions));
     let state = store.migration_state().await?;
-    show(&state);
+    if state
+        .steps
+        .iter()
+        .any(|step| migrated.versions.contains(&step.version) && step.applied_at.is_some())
+    {
+        bail!("the migration is still marked as run");
+    }
     say(format_args!(
         "6 verified: {} executions are in chaperone_archive_executions",
         migrated.archived

@@ -195,7 +195,7 @@ impl Reader {
     pub(super) fn tables(&mut self, name: &str) -> Vec<Table> {
         match self.file.remove(name) {
             None => Vec::new(),
-            Some(Value::Array(items)) => items
+            Some(Value::Array(items)) if items.iter().all(Value::is_table) => items
                 .into_iter()
                 .filter_map(|item| match item {
                     Value::Table(table) => Some(table),

@@ -232,6 +232,9 @@ impl Settings {
             log: log(&mut reader),
             routes: routes(&mut reader),
         };
+        if settings.data.listen == settings.control.listen && settings.data.listen.port() != 0 {
+            reader.mistake("control", "listen", "must be another address than data.listen");
+        }
         let mistakes = reader.finish();
         if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
     }
@@ -279,6 +282,7 @@ fn upstream(reader: &mut Reader) -> Upstream {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
             && uri.query().is_none()
+            && !url.contains('#')
             && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
     });
     if !is_base {
@@ -334,9 +338,10 @@ fn limits(reader: &mut Reader) -> Limits {
 }
 
 fn database(reader: &mut Reader, environment: &Environment) -> Option<Database> {
-    let url = reader
-        .text("database", "url")
-        .or_else(|| environment.get("DATABASE_URL").filter(|url| !url.is_empty()).cloned());
+    let own = environment.contains_key("CHAPERONE_DATABASE__URL");
+    let usual = environment.get("DATABASE_URL").filter(|url| !url.is_empty() && !own).cloned();
+    let configured = reader.text("database", "url");
+    let url = usual.or(configured);
     let pool_connections_max = reader.count("database", "pool_connections_max", 4, 1..=100);
     let ca_file = reader.path("database", "ca_file");
     let migrate_at_start = reader.flag("database", "migrate_at_start", false);
@@ -412,12 +417,12 @@ fn guardrails(reader: &mut Reader) -> GuardrailSettings {
 
 fn log(reader: &mut Reader) -> Log {
     let level = reader.text("log", "level").unwrap_or_else(|| "info".to_owned());
-    if level.parse::<tracing_subscriber::filter::targets::Targets>().is_err() {
-        reader.mistake(
-            "log",
-            "level",
-            "must be error, warn, info, debug or trace, or target=level pairs",
-        );
+    let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+    let is_filter = |part: &str| is_level(part.rsplit('=').next().unwrap_or_default());
+    if !level.split(',').all(|part| is_filter(part.trim())) {
+        let allowed =
+            "must be off, error, warn, info, debug or trace, or target=level, with commas between";
+        reader.mistake("log", "level", allowed);
     }
     let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
     Log { level, format: reader.choice("log", "format", LogFormat::Json, &formats) }

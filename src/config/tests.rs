@@ -43,6 +43,7 @@ fn the_environment_overrides_the_file() {
         ("CHAPERONE_LIMITS__DRAIN_MS", "7"),
         ("CHAPERONE_CONFIG", "ignored here"),
         ("DATABASE_URL", "postgres://u:p@h/d"),
+        ("CHAPERONE_LOG__LEVEL", "warn,chaperone=debug"),
         ("UNRELATED", "x"),
     ]);
     let settings = Settings::read(file, &environment).unwrap();
@@ -63,6 +64,8 @@ fn all_mistakes_are_reported_at_once() {
         block_reply = \"shout\"
         [surprise]
         a = 1
+        [log]
+        level = \"loud\"
         [data]
         tls_cert_file = \"cert.pem\"
         [control]
@@ -80,6 +83,7 @@ fn all_mistakes_are_reported_at_once() {
         ("limits.strems_max", "keys are connections_max"),
         ("guardrails.block_reply", "prompt_feedback, error"),
         ("surprise", "sections are audit"),
+        ("log.level", "error, warn, info"),
         ("data.tls_key_file", "beside tls_cert_file"),
         ("control.super_admin_token", "at least 16"),
         ("routes[0]", "at least one of"),
@@ -91,7 +95,7 @@ fn all_mistakes_are_reported_at_once() {
             "{key} in {shown:#?}"
         );
     }
-    assert_eq!(shown.len(), 10, "{shown:#?}");
+    assert_eq!(shown.len(), 11, "{shown:#?}");
     let syntax = Settings::read("\n\n[limits", &Environment::new()).unwrap_err();
     assert!(syntax[0].to_string().starts_with("line 3"), "{syntax:?}");
 }

@@ -4,6 +4,10 @@
 //! gateways with a prefix of their own are recognised. A missing version reads as `v1beta` and a
 //! doubled one as the last: SDK users get the version of a base URL wrong all the time.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use super::Dialect;
 use super::stream::Framing;
 
@@ -88,7 +92,8 @@ impl Route {
     /// The same route to another model. Only a `models/` path can name one; others stay.
     #[must_use]
     pub fn with_model(&self, model: &str) -> Self {
-        let Some((before, after)) = self.path.rsplit_once("/models/") else {
+        let plain = plain(&self.path);
+        let Some((before, after)) = plain.rsplit_once("/models/") else {
             return self.clone();
         };
         let verb = after.find([':', '/']).and_then(|at| after.get(at..)).unwrap_or_default();
@@ -100,14 +105,22 @@ impl Route {
     }
 }
 
+/// A path as a lenient server may read it: percent-decoded, without parameters or a slash at the end.
+/// A call must not escape inspection by being spelled unusually.
+fn plain(path: &str) -> Cow<'_, str> {
+    let bare = path.split(';').next().unwrap_or_default().trim_end_matches('/');
+    percent_decode_str(bare).decode_utf8_lossy()
+}
+
 fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
+    let path = plain(path);
     if path.ends_with("/openai/chat/completions") || path.ends_with("/openapi/chat/completions") {
         return (Call::Chat, None);
     }
-    let mut segments = path.rsplit('/');
+    let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
     let last = segments.next().unwrap_or_default();
     // `models/ID:verb`, or `models/ID/verb` as some clients write it.
-    let (model, verb, collection) = match last.rsplit_once([':']) {
+    let (model, verb, collection) = match last.rsplit_once(':') {
         Some((model, verb)) => (model, verb, segments.next()),
         None => (segments.next().unwrap_or_default(), last, segments.next()),
     };
@@ -120,7 +133,7 @@ fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
         "countTokens" => Call::CountTokens,
         _ => return (Call::Opaque, None),
     };
-    (call, Some(model.replace("%40", "@")))
+    (call, Some(model.to_owned()))
 }
 
 fn framing(query: Option<&str>) -> Framing {
@@ -192,6 +205,13 @@ mod tests {
             ("/v1beta/openai/chat/completions", None, Call::Chat, None),
             ("/v1beta/models/m:embedContent", None, Call::Opaque, None),
             ("/v1beta/models", None, Call::Opaque, None),
+            ("/v1beta/models/m%3AgenerateContent", None, Call::Generate, Some("m")),
+            ("/v1beta/models/m:generate%43ontent", None, Call::Generate, Some("m")),
+            ("/v1beta/models/m:generateContent/", None, Call::Generate, Some("m")),
+            ("/v1beta/models/m:generateContent;x=1", None, Call::Generate, Some("m")),
+            ("/v1beta/models//m:generateContent", None, Call::Generate, Some("m")),
+            ("/v1beta%2Fmodels%2Fm:generateContent", None, Call::Generate, Some("m")),
+            ("/v1beta/openai/chat/completions/", None, Call::Chat, None),
             ("/", None, Call::Opaque, None),
         ] {
             let route = Route::read(&Method::POST, path, query);

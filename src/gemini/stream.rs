@@ -31,6 +31,40 @@ impl Frame {
         self.before.len() + self.payload.len() + self.after.len()
     }
 
+    /// Leaves nothing around the payload that could carry text past whoever reads the payload: comments
+    /// and event names go. `false` when there is text where only framing belongs.
+    pub fn strip_to_payload(&mut self, framing: Framing) -> bool {
+        let is_framing = |bytes: &[u8], marks: &[u8]| {
+            bytes.iter().all(|byte| byte.is_ascii_whitespace() || marks.contains(byte))
+        };
+        match framing {
+            Framing::JsonArray => {
+                is_framing(&self.before, b"[],") && is_framing(&self.after, b"],")
+            }
+            Framing::Sse if self.payload.is_empty() => {
+                let is_field = |line: &[u8]| {
+                    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+                    line.is_empty() || matches!(name, b"" | b"data" | b"event" | b"id" | b"retry")
+                };
+                let only_fields =
+                    self.before.split(|byte| matches!(byte, b'\n' | b'\r')).all(is_field);
+                if !is_framing(&self.before, b"") {
+                    self.before = Bytes::new();
+                }
+                only_fields
+            }
+            Framing::Sse => {
+                if self.before.trim_ascii() != b"data:" {
+                    self.before = Bytes::from_static(b"data: ");
+                }
+                if !is_framing(&self.after, b"") {
+                    self.after = Bytes::from_static(b"\r\n\r\n");
+                }
+                true
+            }
+        }
+    }
+
     /// Whether the frame has no bytes at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -273,6 +307,26 @@ mod tests {
                 }
                 assert_eq!(found, payloads, "cut at {at}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_but_framing_stays_around_a_payload() {
+        for (text, framing, passes, left) in [
+            ("data: {}\r\n\r\n", Framing::Sse, true, "data: {}\r\n\r\n"),
+            ("\ndata:{}\n\n", Framing::Sse, true, "\ndata:{}\n\n"),
+            ("event: kill\ndata: {}\nid: x\n\n", Framing::Sse, true, "data: {}\r\n\r\n"),
+            (": kill\n\n", Framing::Sse, true, ""),
+            ("<html>\n\n", Framing::Sse, false, ""),
+            ("{\"candidates\":[]}\n\n", Framing::Sse, false, ""),
+            (",\r\n{}", Framing::JsonArray, true, ",\r\n{}"),
+            ("kill {}", Framing::JsonArray, false, "kill {}"),
+        ] {
+            let mut frames = Frames::new(framing, 1 << 20);
+            frames.push(text.as_bytes());
+            let mut frame = frames.next_frame().unwrap().unwrap();
+            assert_eq!(frame.strip_to_payload(framing), passes, "{text}");
+            assert_eq!(frame.into_bytes(), left.as_bytes(), "{text}");
         }
     }
 

@@ -23,11 +23,22 @@ pub struct Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run(pub usize);
 
+/// What a request says, and whether it points to text that is elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Every string that is text.
+    pub segments: Vec<Segment>,
+    /// Whether it names files, addresses or cached content whose text nobody sees here.
+    pub points_elsewhere: bool,
+}
+
 /// The text of a request body. `text` must have passed [`super::json::check`].
-pub fn request(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> {
+pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
+    let mut points_elsewhere = false;
     let mut found = Vec::new();
     let mut roles: Vec<(usize, String)> = Vec::new();
     collect(dialect, text, |path, segment| {
+        points_elsewhere |= is_pointer(path, &segment.text);
         if let Some(turn) = role_of(dialect, path) {
             roles.push((turn, segment.text.clone()));
         }
@@ -35,13 +46,26 @@ pub fn request(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> 
     })?;
     let turns = found.iter().filter_map(|(turn, _)| turn.map(|turn| turn + 1)).max().unwrap_or(0);
     let runs = number_runs(&roles, turns);
-    Ok(found
+    let segments = found
         .into_iter()
         .map(|(turn, mut segment)| {
             segment.run = turn.map(|turn| Run(runs.get(turn).copied().unwrap_or(turn)));
             segment
         })
-        .collect())
+        .collect();
+    Ok(Request { segments, points_elsewhere })
+}
+
+/// Whether a string names text that is fetched by the upstream.
+fn is_pointer(path: &[Step<'_>], text: &str) -> bool {
+    match path {
+        [Step::Key(root)] => root == "cachedContent" && !text.is_empty(),
+        [.., Step::Key(parent), Step::Key(last)] => {
+            (parent == "fileData" && last == "fileUri")
+                || (parent == "imageUrl" && last == "url" && !text.starts_with("data:"))
+        }
+        _ => false,
+    }
 }
 
 /// The text of an answer or of one frame of a stream. Runs are numbered by candidate or choice.
@@ -95,6 +119,8 @@ fn collect(
             return;
         }
         match text.get(literal.clone()).and_then(unquote) {
+            // An image inside the body; any other address is text.
+            Some(decoded) if is_address(path) && decoded.starts_with("data:") => {}
             Some(decoded) => {
                 visit(path, Segment { literal, text: decoded.into_owned(), run: None });
             }
@@ -113,10 +139,14 @@ fn is_opaque(dialect: Dialect, path: &[Step<'_>]) -> bool {
             parent == "inlineData" && last == "data"
         }
         (Dialect::OpenAi, [.., Step::Key(parent), Step::Key(last)]) => {
-            (parent == "inputAudio" && last == "data") || (parent == "imageUrl" && last == "url")
+            parent == "inputAudio" && last == "data"
         }
         _ => false,
     }
+}
+
+fn is_address(path: &[Step<'_>]) -> bool {
+    matches!(path, [.., Step::Key(parent), Step::Key(last)] if parent == "imageUrl" && last == "url")
 }
 
 fn role_of(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
@@ -218,6 +248,7 @@ mod tests {
             "labels":{"l":"e"},"chaperone":{"variables":{"v":"f"}}}"#;
         let found: Vec<_> = request(Dialect::Native, body)
             .unwrap()
+            .segments
             .into_iter()
             .map(|segment| (segment.text, segment.run.map(|Run(run)| run)))
             .collect();
@@ -239,7 +270,7 @@ mod tests {
     #[test]
     fn chat_messages_have_two_forms() {
         let body = r#"{"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"text","text":"b"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]}"#;
-        let found = request(Dialect::OpenAi, body).unwrap();
+        let found = request(Dialect::OpenAi, body).unwrap().segments;
         let runs: Vec<_> = found
             .iter()
             .filter(|segment| segment.run == Some(Run(0)))
@@ -247,6 +278,27 @@ mod tests {
             .collect();
         assert_eq!(runs, ["a", "b"]);
         assert!(found.iter().all(|segment| !segment.text.starts_with("data:")));
+    }
+
+    #[test]
+    fn text_that_is_elsewhere_is_noticed() {
+        for (dialect, body, elsewhere) in [
+            (Dialect::Native, r#"{"cachedContent":"cachedContents/x"}"#, true),
+            (Dialect::Native, r#"{"contents":[{"parts":[{"file_data":{"file_uri":"f"}}]}]}"#, true),
+            (Dialect::Native, r#"{"contents":[{"parts":[{"inlineData":{"data":"AA"}}]}]}"#, false),
+            (
+                Dialect::OpenAi,
+                r#"{"messages":[{"content":[{"image_url":{"url":"https://x"}}]}]}"#,
+                true,
+            ),
+            (
+                Dialect::OpenAi,
+                r#"{"messages":[{"content":[{"image_url":{"url":"data:x"}}]}]}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(request(dialect, body).unwrap().points_elsewhere, elsewhere, "{body}");
+        }
     }
 
     #[test]

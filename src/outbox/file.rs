@@ -7,10 +7,8 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use crate::execution::Execution;
-use crate::store::StoreError;
+use crate::store::{LOCAL_FILE, StoreError};
 
-/// The same file as the embedded store and the last known good catalog.
-const FILE: &str = "chaperone.db";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
@@ -60,7 +58,7 @@ impl OutboxFile {
     /// Opens or makes it. With `survives_power_cut` every batch is synced to the disk.
     pub fn open(data_dir: &Path, survives_power_cut: bool) -> Result<Self, StoreError> {
         let open = || {
-            let connection = Connection::open(data_dir.join(FILE))?;
+            let connection = Connection::open(data_dir.join(LOCAL_FILE))?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.execute_batch(TABLES)?;
             // NORMAL hands every commit to the kernel, FULL to the disk.
@@ -144,5 +142,5 @@ impl OutboxFile {
 }
 
 fn from_driver(error: &rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(format!("the local file: {error}"))
+    StoreError::Local(error.to_string())
 }

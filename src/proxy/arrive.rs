@@ -20,6 +20,8 @@ use crate::gemini::{json, stream::Framing};
 
 /// The prefix of a base URL that names a template.
 const TEMPLATE_PREFIX: &str = "/t/";
+/// Headers by which a server may take a request for another method.
+const OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 /// Longest method of HTTP and WebDAV, with room.
 const METHOD_BYTES_MAX: usize = 32;
 
@@ -40,6 +42,7 @@ pub(super) struct Arrived {
 pub(super) struct Unread {
     pub(super) head: Head,
     pub(super) body: Incoming,
+    pub(super) catalog: Arc<Catalog>,
 }
 
 /// The head of a call.
@@ -67,22 +70,29 @@ pub(super) async fn arrive(
 ) -> Result<Arrival, Refusal> {
     let (parts, body) = request.into_parts();
     check_head(&parts)?;
-    let head = head(parts);
+    let head = head(parts)?;
     *dialect = head.route.call.dialect();
     exchange.note(|execution| {
         head.route.call.name().clone_into(&mut execution.call);
         execution.model_name.clone_from(&head.route.model);
     });
     let Some(dialect) = *dialect else {
-        return Ok(Arrival::Opaque(Unread { head, body }));
+        return Ok(Arrival::Opaque(Unread { head, body, catalog }));
     };
     if head.route.call != Call::CountTokens {
         exchange.is_model_call();
+    }
+    if headers::coding(&head.headers).is_some() {
+        let message = "a coded body cannot be inspected; send it without content-encoding";
+        return Err(Refusal::new(Kind::Malformed, message));
     }
     exchange.rest();
     let body = read_body(proxy, body).await;
     exchange.work();
     let body = body?;
+    if body.is_empty() {
+        return Err(Refusal::new(Kind::Malformed, "the body is empty; a JSON object is expected"));
+    }
     let text = json::check(&body).map_err(|error| malformed(&error))?;
     let members = Members::parse(text)
         .ok_or_else(|| Refusal::new(Kind::Malformed, "the body must be a JSON object"))?;
@@ -122,6 +132,10 @@ fn check_head(parts: &Parts) -> Result<(), Refusal> {
     if !host_ok {
         return Err(Refusal::new(Kind::BadRequest, "exactly one valid Host header is needed"));
     }
+    if OVERRIDES.iter().any(|name| parts.headers.contains_key(*name)) {
+        // The upstream would serve another method than the one that was judged here.
+        return Err(Refusal::new(Kind::BadRequest, "method override headers are not served"));
+    }
     let websocket = parts
         .headers
         .get(UPGRADE)
@@ -137,18 +151,21 @@ fn is_host(host: &str) -> bool {
     !host.is_empty() && !host.contains('@') && host.parse::<http::uri::Authority>().is_ok()
 }
 
-fn head(parts: Parts) -> Head {
+fn head(parts: Parts) -> Result<Head, Refusal> {
     let path = parts.uri.path();
     let (prefix, path) = match path
         .strip_prefix(TEMPLATE_PREFIX)
         .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
     {
-        Some((name, rest)) if !name.is_empty() => (Some(name.to_owned()), format!("/{rest}")),
-        Some(_) | None => (None, path.to_owned()),
+        Some(("", _)) => {
+            return Err(Refusal::new(Kind::NotFound, "the template name behind /t/ is empty"));
+        }
+        Some((name, rest)) => (Some(name.to_owned()), format!("/{rest}")),
+        None => (None, path.to_owned()),
     };
     let query = parts.uri.query().map(str::to_owned);
     let route = Route::read(&parts.method, &path, query.as_deref());
-    Head { method: parts.method, headers: parts.headers, route, query, prefix }
+    Ok(Head { method: parts.method, headers: parts.headers, route, query, prefix })
 }
 
 /// The whole body, decoded, within its bounds of size and patience.
@@ -207,12 +224,5 @@ impl Whole {
 
     pub(super) fn into_bytes(self) -> Bytes {
         if self.more.is_empty() { self.first } else { self.more.freeze() }
-    }
-}
-
-impl Head {
-    /// A header's text.
-    pub(super) fn header(&self, name: &http::HeaderName) -> Option<&str> {
-        headers::text(&self.headers, name)
     }
 }

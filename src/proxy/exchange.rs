@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde_json::json;
 
+use super::Proxy;
 use crate::catalog::Catalog;
+use crate::config::StorePrompts;
 use crate::execution::{Evaluation, Execution, Outcome, Violation};
 use crate::gemini::answer::Answer;
 use crate::guardrail::{Direction, Finding, Guardrails, RuleSet};
 use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::telemetry;
-use crate::words::clock;
 use crate::words::ids::ExecutionId;
+use crate::words::{clock, digest};
 
 /// One call under way.
 #[derive(Debug)]
@@ -33,16 +36,12 @@ struct Open {
     working: Option<Instant>,
     /// Whether this call is an execution at all.
     recorded: bool,
+    store_prompts: StorePrompts,
     execution: Execution,
 }
 
 impl Exchange {
-    pub(super) fn begin(
-        recorder: &Recorder,
-        prices: &Arc<Prices>,
-        catalog: &Catalog,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn begin(proxy: &Proxy, catalog: &Catalog, now: Timestamp) -> Self {
         let id = ExecutionId::new();
         let started = clock::monotonic();
         let execution = Execution {
@@ -55,12 +54,13 @@ impl Exchange {
             ..Execution::default()
         };
         Self(Some(Box::new(Open {
-            recorder: recorder.clone(),
-            prices: prices.clone(),
+            recorder: proxy.recorder.clone(),
+            prices: proxy.prices.clone(),
             started,
             own: Duration::ZERO,
             working: Some(started),
             recorded: false,
+            store_prompts: proxy.rules.store_prompts,
             execution,
         })))
     }
@@ -148,7 +148,8 @@ impl Exchange {
         for finding in findings {
             let Some(rule) = guardrails.rules().get(finding.rule) else { continue };
             let action = guardrails.judge(std::slice::from_ref(finding)).name();
-            telemetry::events::violation(&open.execution.request_id, &rule.name, direction, action);
+            let what = [rule.name.as_str(), guardrails.entity(finding), direction, action];
+            telemetry::events::violation(&open.execution.request_id, what);
             open.execution.guardrail_violations.push(Violation {
                 rule_name: rule.name.clone(),
                 entity: guardrails.entity(finding).to_owned(),
@@ -186,6 +187,11 @@ impl Exchange {
             priced.and_then(|model| open.prices.cost(model, usage, execution.created_at));
     }
 
+    /// Ends the call without a record.
+    pub(super) fn forget(mut self) {
+        self.0 = None;
+    }
+
     /// Ends the call.
     pub(super) fn finish(mut self, outcome: Outcome, error_type: Option<&str>) {
         self.close(outcome, error_type);
@@ -198,6 +204,7 @@ impl Exchange {
             return;
         }
         let mut execution = open.execution;
+        execution.keep_prompt_as(open.store_prompts);
         execution.outcome = outcome;
         execution.success = outcome == Outcome::Success;
         execution.error_type = error_type.map(str::to_owned);
@@ -215,6 +222,22 @@ impl Drop for Exchange {
 }
 
 impl Execution {
+    /// Applies the operator's choice once everything is known about the call.
+    fn keep_prompt_as(&mut self, choice: StorePrompts) {
+        let hash = match choice {
+            StorePrompts::Full => false,
+            StorePrompts::Hash => true,
+            // A hash is what certainly holds nothing of what was found.
+            StorePrompts::Redacted => !self.guardrail_violations.is_empty(),
+        };
+        if hash {
+            for value in [&mut self.rendered_prompt, &mut self.variables_used].into_iter().flatten()
+            {
+                *value = json!({"sha256": digest::sha256_hex(value.to_string().as_bytes())});
+            }
+        }
+    }
+
     fn evaluated(&mut self, rule: &str, direction: &str, found: &[&str]) {
         let reason = (!found.is_empty()).then(|| format!("{direction}: {}", found.join(", ")));
         let known = self.guardrails_evaluated.iter_mut().find(|one| one.rule_name == rule);

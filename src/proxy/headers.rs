@@ -6,6 +6,8 @@ use http::header::{
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::refusal::{Kind, Refusal};
+
 /// Chaperone's own headers, both ways.
 const OWN_PREFIX: &str = "x-chaperone-";
 
@@ -60,7 +62,7 @@ fn is_hop(name: &HeaderName) -> bool {
         UPGRADE,
     ]
     .contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+        || matches!(name.as_str(), "expect" | "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
 /// What an answer that will be read may be coded in: gzip if the client offered it and the answer is
@@ -84,14 +86,25 @@ pub(super) fn coding(headers: &HeaderMap) -> Option<&str> {
         .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
-/// A header's text, if it is text.
-pub(super) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+/// The text of one of Chaperone's own headers: UTF-8, given once. What cannot be read is refused, never
+/// passed over.
+pub(super) fn own<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h str>, Refusal> {
+    let refuse = |what: &str| Refusal::new(Kind::BadRequest, format!("{name} {what}"));
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(refuse("is given more than once"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_no_text| refuse("is not UTF-8"))?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
 /// Sets a header if the text can stand in one.
 pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
+    if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
         headers.insert(name, value);
     }
 }

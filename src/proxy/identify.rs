@@ -2,21 +2,22 @@
 //!
 //! Each fact is taken from the first place that has it: path prefix, headers, body, route rule.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::HeaderName;
-use serde::Deserialize;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::Proxy;
 use super::arrive::{Arrived, Head};
 use super::exchange::Exchange;
-use super::headers::{CONVERSATION, TEMPLATE, TENANT, USER, VARIABLES};
+use super::headers::{CONVERSATION, TEMPLATE, TENANT, USER, VARIABLES, own};
 use super::refusal::{Kind, Refusal};
-use crate::catalog::TenantCatalog;
+use crate::catalog::{Catalog, TenantCatalog};
 use crate::config::{RouteRule, VariableSource};
 use crate::gemini::members::Members;
 use crate::words::ids::Tenant;
@@ -43,8 +44,7 @@ pub(super) struct TemplateRef {
 }
 
 /// The `chaperone` object of a body.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 struct InBody {
     template: Option<String>,
     variables: Option<Map<String, Value>>,
@@ -61,17 +61,15 @@ pub(super) fn identify(
     let in_body = take_from_body(&mut arrived.body)?;
     let head = &arrived.head;
     let rule = proxy.rules.routes.iter().find(|rule| matches(rule, head));
-    let text = |name: &HeaderName| head.header(name).map(str::to_owned);
-    let tenant = text(&TENANT)
+    let text = |name: &HeaderName| own(&head.headers, name).map(|text| text.map(str::to_owned));
+    let tenant = text(&TENANT)?
         .or(in_body.tenant)
         .or_else(|| rule.and_then(|rule| rule.tenant.clone()))
         .map_or_else(Tenant::default, |name| Tenant(name.into()));
-    let tenant_catalog = arrived.catalog.tenant(&tenant).cloned().ok_or_else(|| {
-        Refusal::new(Kind::NotFound, format!("there is no tenant {:?}", short(&tenant.to_string())))
-    })?;
+    let tenant_catalog = tenant_of(&arrived.catalog, &tenant)?;
     let named = match &head.prefix {
         Some(prefix) => Some(decoded(prefix)?),
-        None => text(&TEMPLATE).or(in_body.template),
+        None => text(&TEMPLATE)?.or(in_body.template),
     };
     let template = match (named, rule) {
         (Some(named), _) => Some(TemplateRef::read(&named)?),
@@ -80,19 +78,19 @@ pub(super) fn identify(
         }
         (None, None) => None,
     };
-    let variables = match head.header(&VARIABLES) {
+    let variables = match own(&head.headers, &VARIABLES)? {
         Some(header) => from_header(header)?,
         None => in_body
             .variables
             .unwrap_or_else(|| rule.map(|rule| from_rule(rule, head)).unwrap_or_default()),
     };
-    let user = bounded("user", text(&USER).or(in_body.user))?;
-    let conversation = bounded("conversation", text(&CONVERSATION).or(in_body.conversation))?;
+    let user = bounded("user", text(&USER)?.or(in_body.user))?;
+    let conversation = bounded("conversation", text(&CONVERSATION)?.or(in_body.conversation))?;
     exchange.note(|execution| {
         execution.tenant_id = tenant;
         execution.user_id.clone_from(&user);
         execution.conversation_id.clone_from(&conversation);
-        execution.template_name = template.as_ref().map(|template| template.name.clone());
+        execution.template_name = template.as_ref().map(|template| short(&template.name));
     });
     Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
 }
@@ -115,16 +113,68 @@ fn take_from_body(body: &mut Bytes) -> Result<InBody, Refusal> {
     let text = std::str::from_utf8(body).unwrap_or_default();
     let Some(mut members) = Members::parse(text) else { return Ok(InBody::default()) };
     let Some(raw) = members.remove(BODY_MEMBER) else { return Ok(InBody::default()) };
-    let in_body = serde_json::from_str(&raw).map_err(|error| {
-        let message = format!(
-            "the body's chaperone object: {error}; it takes template, variables (an object), user, \
-             conversation, tenant"
-        );
-        Refusal::new(Kind::Malformed, message)
-    })?;
+    let in_body = InBody::read(&raw)?;
     let rest = members.to_json();
     *body = rest.into();
     Ok(in_body)
+}
+
+impl InBody {
+    /// Reads the object. Messages name members and types, never what they hold.
+    fn read(raw: &str) -> Result<Self, Refusal> {
+        let refuse = |what: &str| {
+            let message = format!(
+                "the body's chaperone member {what}; it is an object of template, user, conversation, \
+                 tenant (strings) and variables (an object)"
+            );
+            Refusal::new(Kind::Malformed, message)
+        };
+        let Ok(Value::Object(members)) = serde_json::from_str(raw) else {
+            return Err(refuse("is no object"));
+        };
+        let mut read = Self::default();
+        for (name, value) in members {
+            let slot = match (name.as_str(), value) {
+                (_, Value::Null) => continue,
+                ("variables", Value::Object(variables)) => {
+                    read.variables = Some(variables);
+                    continue;
+                }
+                ("template", Value::String(text)) => (&mut read.template, text),
+                ("user", Value::String(text)) => (&mut read.user, text),
+                ("conversation", Value::String(text)) => (&mut read.conversation, text),
+                ("tenant", Value::String(text)) => (&mut read.tenant, text),
+                ("variables" | "template" | "user" | "conversation" | "tenant", _) => {
+                    return Err(refuse(&format!("holds a {name} of another type")));
+                }
+                _ => return Err(refuse(&format!("holds the unknown {:?}", short(&name)))),
+            };
+            *slot.0 = Some(slot.1).filter(|text| !text.is_empty());
+        }
+        Ok(read)
+    }
+}
+
+/// What a tenant has in force.
+fn tenant_of(catalog: &Catalog, tenant: &Tenant) -> Result<Arc<TenantCatalog>, Refusal> {
+    catalog.tenant(tenant).cloned().ok_or_else(|| {
+        let name = short(&tenant.to_string());
+        Refusal::new(Kind::NotFound, format!("there is no tenant {name:?}"))
+    })
+}
+
+/// A base URL with a template prefix serves other calls too, but not under a name that does not exist.
+pub(super) fn check_prefix(catalog: &Catalog, head: &Head) -> Result<(), Refusal> {
+    let Some(prefix) = &head.prefix else { return Ok(()) };
+    let tenant =
+        own(&head.headers, &TENANT)?.map_or_else(Tenant::default, |name| Tenant(name.into()));
+    let name = TemplateRef::read(&decoded(prefix)?)?.name;
+    match tenant_of(catalog, &tenant)?.template(&name) {
+        Some(_) => Ok(()),
+        None => {
+            Err(Refusal::new(Kind::NotFound, format!("there is no template {:?}", short(&name))))
+        }
+    }
 }
 
 fn matches(rule: &RouteRule, head: &Head) -> bool {
@@ -145,8 +195,9 @@ fn from_rule(rule: &RouteRule, head: &Head) -> Map<String, Value> {
         .filter_map(|(name, source)| match source {
             VariableSource::Value(text) => Some((name.clone(), Value::from(text.as_str()))),
             VariableSource::Header(header) => {
-                let value = head.headers.get(header.as_str())?.to_str().ok()?;
-                Some((name.clone(), Value::from(value)))
+                let value = head.headers.get(header.as_str())?;
+                let text = String::from_utf8_lossy(value.as_bytes());
+                Some((name.clone(), Value::from(text.as_ref())))
             }
         })
         .collect()
@@ -188,26 +239,9 @@ impl TemplateRef {
 
 /// A percent-decoded path segment.
 fn decoded(segment: &str) -> Result<String, Refusal> {
-    let refuse = || {
-        Refusal::new(
-            Kind::BadRequest,
-            "the template name in the path is not valid percent-encoding",
-        )
-    };
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-            return Err(refuse());
-        };
-        bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
-    }
-    String::from_utf8(bytes).map_err(|_unreadable| refuse())
+    let refuse =
+        |_not_utf8| Refusal::new(Kind::BadRequest, "the template name in the path is not UTF-8");
+    percent_decode_str(segment).decode_utf8().map(Cow::into_owned).map_err(refuse)
 }
 
 /// A name of the caller's, short enough for a message.
@@ -234,7 +268,7 @@ mod tests {
         }
         assert!(TemplateRef::read("a@x").is_err());
         assert_eq!(decoded("a%2Fb%20c").unwrap(), "a/b c");
-        assert!(decoded("a%2").is_err() && decoded("%ff").is_err());
+        assert!(decoded("%ff").is_err());
     }
 
     #[test]

@@ -96,6 +96,8 @@ impl Cleared {
 /// A prompt that a guardrail condemned.
 #[derive(Debug)]
 pub(super) struct Blocked {
+    /// The guardrails that did it.
+    rules: Vec<String>,
     dialect: Dialect,
     call: Call,
     framing: Option<Framing>,
@@ -103,15 +105,9 @@ pub(super) struct Blocked {
 
 /// A call that is not read. What the operator decided about bodies nobody can see is applied here.
 pub(super) fn unread(proxy: &Proxy, unread: Unread) -> Result<Cleared, Refusal> {
-    let Unread { head, body } = unread;
+    let Unread { head, body, .. } = unread;
     if !body.is_end_stream() {
-        let refused = proxy.rules.guardrails.unscannable == Unscannable::Refuse;
-        metrics::unscanned(refused);
-        if refused {
-            let message = "this method carries a body that guardrails cannot read, and \
-                           guardrails.unscannable is set to refuse";
-            return Err(Refusal::new(Kind::Unscannable, message));
-        }
+        unscannable(proxy, "this method's body")?;
     }
     Ok(Cleared(Outgoing {
         method: head.method,
@@ -123,15 +119,32 @@ pub(super) fn unread(proxy: &Proxy, unread: Unread) -> Result<Cleared, Refusal> 
     }))
 }
 
+/// What the operator decided about what no guardrail can read: counted, and refused if so set.
+fn unscannable(proxy: &Proxy, what: &str) -> Result<(), Refusal> {
+    let refused = proxy.rules.guardrails.unscannable == Unscannable::Refuse;
+    metrics::unscanned(refused);
+    if refused {
+        let message =
+            format!("guardrails cannot read {what}, and guardrails.unscannable is set to refuse");
+        return Err(Refusal::new(Kind::Unscannable, message));
+    }
+    Ok(())
+}
+
 /// Inspects what the application sent: all text of the body, and untrusted variables.
 pub(super) fn untrusted(
+    proxy: &Proxy,
     planned: Planned,
     exchange: &mut Exchange,
 ) -> Result<Verdict<Screened>, Refusal> {
     let began = clock::monotonic();
     let arrived = &planned.identified.arrived;
     let body = std::str::from_utf8(&arrived.body).unwrap_or_default();
-    let mut segments = text::request(arrived.dialect, body).map_err(|error| malformed(&error))?;
+    let text::Request { mut segments, points_elsewhere } =
+        text::request(arrived.dialect, body).map_err(|error| malformed(&error))?;
+    if points_elsewhere {
+        unscannable(proxy, "a file, an address or cached content")?;
+    }
     let of_body = segments.len();
     let mut variables = planned.identified.variables.clone();
     for (_, value) in untrusted_values(&planned, &mut variables) {
@@ -145,7 +158,7 @@ pub(super) fn untrusted(
     note(exchange, &guardrails, &rules, &placed);
     let strictest = judge(&guardrails, &placed);
     let screened = match strictest {
-        Strictest::Block => Verdict::Blocked(Blocked::of(&planned)),
+        Strictest::Block => Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed)),
         Strictest::Allow | Strictest::Warn => {
             let body = arrived.body.clone();
             Verdict::Passed(Screened { planned, body, variables })
@@ -177,7 +190,7 @@ pub(super) fn rendered(
         note(exchange, &guardrails, &scope.rendered, &placed);
         // The template's own text cannot be redacted without changing what its owner approved.
         if judge(&guardrails, &placed) >= Strictest::Redact {
-            return Ok(Verdict::Blocked(Blocked::of(planned)));
+            return Ok(Verdict::Blocked(Blocked::of(planned, &guardrails, &placed)));
         }
     }
     let place = match arrived.framing {
@@ -207,9 +220,21 @@ pub(super) fn rendered(
 }
 
 impl Blocked {
-    fn of(planned: &Planned) -> Self {
+    fn of(planned: &Planned, guardrails: &Guardrails, placed: &[Placed]) -> Self {
         let arrived = &planned.identified.arrived;
-        Self { dialect: arrived.dialect, call: arrived.head.route.call, framing: arrived.framing }
+        let mut rules: Vec<String> = placed
+            .iter()
+            .filter_map(|one| guardrails.rules().get(one.finding.rule))
+            .filter(|rule| rule.action() != Action::Warn)
+            .map(|rule| rule.name.clone())
+            .collect();
+        rules.dedup();
+        Self {
+            rules,
+            dialect: arrived.dialect,
+            call: arrived.head.route.call,
+            framing: arrived.framing,
+        }
     }
 
     /// The answer to a blocked prompt, in the caller's dialect. Nothing was sent upstream.
@@ -225,11 +250,11 @@ impl Blocked {
     }
 
     fn body(&self, proxy: &Proxy, exchange: &Exchange) -> Reply {
-        const MESSAGE: &str = "the prompt was blocked by a guardrail";
+        let message = format!("the prompt was blocked by a guardrail: {}", self.rules.join(", "));
         let bad_request = http::StatusCode::BAD_REQUEST;
         let as_error = proxy.rules.guardrails.block_reply == BlockReply::Error;
         if self.dialect == Dialect::OpenAi {
-            let error = openai_error(MESSAGE, ("invalid_request_error", "content_filter"));
+            let error = openai_error(&message, ("invalid_request_error", "content_filter"));
             return reply::made(bad_request, JSON, error.to_string());
         }
         // countTokens has no promptFeedback.
@@ -238,7 +263,7 @@ impl Blocked {
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                 "reason": "GUARDRAIL_BLOCKED", "domain": "chaperone",
             });
-            let error = native_error(bad_request, "INVALID_ARGUMENT", MESSAGE, vec![reason]);
+            let error = native_error(bad_request, "INVALID_ARGUMENT", &message, vec![reason]);
             return reply::made(bad_request, JSON, error.to_string());
         }
         let facts = exchange.fact(|one| (one.model_name.clone(), one.request_id.clone()));

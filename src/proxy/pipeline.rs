@@ -21,7 +21,7 @@ impl Proxy {
     /// Answers one request. Never fails: whatever goes wrong is an answer, and a record.
     pub async fn handle(&self, request: Request<Incoming>) -> Reply {
         let catalog = self.catalog.load();
-        let mut exchange = Exchange::begin(&self.recorder, &self.prices, &catalog, clock::now());
+        let mut exchange = Exchange::begin(self, &catalog, clock::now());
         let mut dialect = None;
         let request_id = exchange.fact(|one| one.request_id.clone()).unwrap_or_default();
         let answered =
@@ -48,6 +48,7 @@ impl Proxy {
         let arrived = match arrive::arrive(self, request, catalog, exchange, dialect).await? {
             Arrival::Text(arrived) => arrived,
             Arrival::Opaque(arrived) => {
+                identify::check_prefix(&arrived.catalog, &arrived.head)?;
                 let cleared = inspect::unread(self, arrived)?;
                 let answered = forward::forward(self, cleared, exchange).await?;
                 return Ok(relay::unread(self, answered, exchange));
@@ -55,11 +56,11 @@ impl Proxy {
         };
         let identified = identify::identify(self, arrived, exchange)?;
         let planned = select::select(identified, exchange)?;
-        let screened = match inspect::untrusted(planned, exchange)? {
+        let screened = match inspect::untrusted(self, planned, exchange)? {
             inspect::Verdict::Passed(screened) => screened,
             inspect::Verdict::Blocked(blocked) => return Ok(blocked.reply(self, exchange)),
         };
-        let rendered = render::render(self, screened, exchange)?;
+        let rendered = render::render(screened, exchange)?;
         let cleared = match inspect::rendered(self, rendered, exchange)? {
             inspect::Verdict::Passed(cleared) => cleared,
             inspect::Verdict::Blocked(blocked) => return Ok(blocked.reply(self, exchange)),
@@ -70,12 +71,18 @@ impl Proxy {
 }
 
 fn refuse(refusal: &Refusal, dialect: Option<Dialect>, mut exchange: Exchange) -> Reply {
-    let reply = refusal.reply(dialect);
+    let mut reply = refusal.reply(dialect);
+    inspect::decorate(&mut reply, &exchange);
     exchange.note(|execution| {
         execution.http_status = Some(reply.status().as_u16());
-        execution.error_message.get_or_insert_with(|| refusal.message.clone());
+        execution.error_message.get_or_insert_with(|| refusal.recorded.clone());
     });
-    exchange.finish(refusal.kind.outcome(), Some(refusal.kind.name()));
+    if refusal.kind == Kind::Unrecordable {
+        // Refused because it could not be recorded: it is no loss.
+        exchange.forget();
+    } else {
+        exchange.finish(refusal.kind.outcome(), Some(refusal.kind.name()));
+    }
     reply
 }
 

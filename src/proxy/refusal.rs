@@ -9,11 +9,14 @@ use crate::execution::Outcome;
 use crate::gemini::Dialect;
 use crate::upstream::UpstreamError;
 
-/// Why a call ends here. The message is for the client and holds nothing of its content.
+/// Why a call ends here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) kind: Kind,
+    /// For the client, who knows what it sent: may name its fields.
     pub(super) message: String,
+    /// For the record: nothing that came with the call.
+    pub(super) recorded: String,
 }
 
 /// The kinds of refusal.
@@ -55,7 +58,13 @@ pub(super) enum Kind {
 
 impl Refusal {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), recorded: kind.sentence().to_owned() }
+    }
+
+    /// The same with more for the record; it must hold nothing that came with the call.
+    pub(super) fn recorded(mut self, recorded: String) -> Self {
+        self.recorded = recorded;
+        self
     }
 
     /// The answer to the client. Without a dialect, Gemini's own.
@@ -164,6 +173,28 @@ impl Kind {
             Self::Upstream(error) => error.name(),
             Self::UnreadableAnswer => "unreadable_answer",
             Self::Internal => "internal",
+        }
+    }
+
+    /// What the record says when nothing more is known.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::BadRequest => "the head of the request is not acceptable",
+            Self::MethodNotAllowed => "the method is not served",
+            Self::NotSupported => "the protocol is not served",
+            Self::BodyTimeout => "the body did not arrive in time",
+            Self::BodyBroken => "the body broke off",
+            Self::TooLarge => "the body is too large",
+            Self::Malformed => "the body is not acceptable",
+            Self::NotFound => "the tenant, template or version does not exist",
+            Self::Variables => "the variables do not fit the template",
+            Self::Render => "the template failed",
+            Self::Unscannable => "the body holds what guardrails cannot read",
+            Self::Overloaded => "too many open streams",
+            Self::Unrecordable => "no record could be kept",
+            Self::Upstream(_) => "the upstream failed",
+            Self::UnreadableAnswer => "the answer could not be inspected",
+            Self::Internal => "an internal error",
         }
     }
 

@@ -1,17 +1,14 @@
 //! Step 5: the template filled in and put into the body.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Proxy;
 use super::compose;
 use super::exchange::Exchange;
 use super::inspect::Screened;
 use super::refusal::{Kind, Refusal};
 use super::select::Planned;
-use crate::config::StorePrompts;
 use crate::template::{RenderError, Rendered as Message};
-use crate::words::digest;
 
 /// A call as it would be sent.
 #[derive(Debug)]
@@ -22,11 +19,7 @@ pub(super) struct Rendered {
     pub(super) body: Bytes,
 }
 
-pub(super) fn render(
-    proxy: &Proxy,
-    screened: Screened,
-    exchange: &mut Exchange,
-) -> Result<Rendered, Refusal> {
+pub(super) fn render(screened: Screened, exchange: &mut Exchange) -> Result<Rendered, Refusal> {
     let (planned, body, variables) = screened.into_parts();
     let route = &planned.identified.arrived.head.route;
     let Some(version) = planned.version.clone() else {
@@ -38,7 +31,11 @@ pub(super) fn render(
         return Ok(Rendered { planned, messages: Vec::new(), path, body });
     };
     let messages = version.template.render(&variables).map_err(refuse)?;
-    keep(proxy, exchange, Value::Object(variables), &messages);
+    let kept = serde_json::to_value(&messages).unwrap_or_default();
+    exchange.note(|execution| {
+        execution.rendered_prompt = Some(kept);
+        execution.variables_used = Some(Value::Object(variables));
+    });
     let model = version.model_config.model.as_deref();
     let path = model.map_or_else(|| route.path.clone(), |model| route.with_model(model).path);
     if let Some(model) = model {
@@ -51,34 +48,15 @@ pub(super) fn render(
     Ok(Rendered { planned, messages, path, body: body.into() })
 }
 
-/// What of the prompt goes into the record.
-fn keep(proxy: &Proxy, exchange: &mut Exchange, variables: Value, messages: &[Message]) {
-    let rendered = serde_json::to_value(messages).unwrap_or_default();
-    let hashed =
-        |value: &Value| json!({"sha256": digest::sha256_hex(value.to_string().as_bytes())});
-    let hash = match proxy.rules.store_prompts {
-        StorePrompts::Full => false,
-        StorePrompts::Hash => true,
-        // What a guardrail found and let pass is still in there; redacting the record is stricter
-        // than redacting the call, and a hash is what certainly holds nothing of it.
-        StorePrompts::Redacted => {
-            exchange.fact(|execution| !execution.guardrail_violations.is_empty()).unwrap_or(true)
-        }
-    };
-    exchange.note(|execution| {
-        execution.rendered_prompt = Some(if hash { hashed(&rendered) } else { rendered });
-        execution.variables_used = Some(if hash { hashed(&variables) } else { variables });
-    });
-}
-
 fn refuse(error: RenderError) -> Refusal {
     match error {
         RenderError::Variables(problems) => {
-            let problems: Vec<String> = problems
-                .iter()
-                .map(|problem| format!("{} {}", problem.name, problem.what))
-                .collect();
-            Refusal::new(Kind::Variables, format!("variables: {}", problems.join("; ")))
+            let list = |declared_only: bool| {
+                let of = problems.iter().filter(|one| one.declared || !declared_only);
+                of.map(|one| format!("{} {}", one.name, one.what)).collect::<Vec<_>>().join("; ")
+            };
+            Refusal::new(Kind::Variables, format!("variables: {}", list(false)))
+                .recorded(format!("variables: {}", list(true)))
         }
         RenderError::Engine { what } => {
             Refusal::new(Kind::Render, format!("the template failed: {what}"))

@@ -1,7 +1,7 @@
 //! The fallback order: database, last known good, environment, files.
 //!
-//! A source counts only if a catalog can be compiled from it. At the very end stand the seeds compiled
-//! into this binary, so that guardrails are in force whatever is missing.
+//! A source counts only if a catalog can be compiled from it. Where there are no files at all, the seeds
+//! compiled into this binary stand in, so that guardrails are in force whatever is missing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::snapshot::Snapshot;
 use super::{Store, StoreError};
 use crate::catalog::definitions::Definitions;
 use crate::catalog::{Catalog, Source, files};
+use crate::telemetry::events;
 
 /// Everything a catalog may come from.
 #[derive(Debug)]
@@ -46,12 +47,14 @@ impl Sources {
         let (snapshot, kept) = (self.snapshot.clone(), catalog.definitions.clone());
         let saved = tokio::task::spawn_blocking(move || snapshot.save(&kept)).await;
         if let Ok(Err(error)) = saved {
-            tracing::warn!(error = %error, "the last known good catalog could not be kept on disk");
+            events::snapshot_not_kept(&error.to_string());
         }
         Ok(catalog)
     }
 
-    /// The best catalog there is without the database, and what the better sources lacked.
+    /// The best catalog there is without the database, and what the better sources lacked. Files that
+    /// are there but broken give none: serving the seeds instead would switch the operator's guardrails
+    /// off.
     pub fn without_database(
         &self,
         generation: u64,
@@ -59,7 +62,7 @@ impl Sources {
     ) -> (Option<Catalog>, Vec<Failure>) {
         let mut failures = Vec::new();
         for source in [Source::Snapshot, Source::Environment, Source::File] {
-            let compiled = self.read(source).and_then(|definitions| {
+            let compiled = self.read(source, &mut failures).and_then(|definitions| {
                 let Some(definitions) = definitions else { return Ok(None) };
                 Catalog::compile(definitions, source, generation, now)
                     .map(Some)
@@ -71,27 +74,31 @@ impl Sources {
                 Err(why) => failures.push(Failure { source, why }),
             }
         }
-        let seeds = files::seeds().map_err(|error| error.to_string()).and_then(|seeds| {
-            Catalog::compile(seeds, Source::File, generation, now)
-                .map_err(|error| error.to_string())
-        });
-        match seeds {
-            Ok(catalog) => (Some(catalog), failures),
-            Err(why) => {
-                failures.push(Failure { source: Source::File, why });
-                (None, failures)
-            }
-        }
+        (None, failures)
     }
 
-    fn read(&self, source: Source) -> Result<Option<Definitions>, String> {
+    fn read(
+        &self,
+        source: Source,
+        notes: &mut Vec<Failure>,
+    ) -> Result<Option<Definitions>, String> {
         match source {
             Source::Database => Ok(None),
             Source::Snapshot => self.snapshot.load().map_err(|error: StoreError| error.to_string()),
             Source::Environment => {
                 self.environment.as_deref().map(|json| self.with_guardrails(json)).transpose()
             }
-            Source::File => read_files(&self.config_dir),
+            Source::File => {
+                let (definitions, are_seeds) = from_files(&self.config_dir)?;
+                if are_seeds {
+                    let folder = self.config_dir.display();
+                    let why = format!(
+                        "{folder} has no templates/ and no guardrails/; the built-in seeds serve"
+                    );
+                    notes.push(Failure { source, why });
+                }
+                Ok(Some(definitions))
+            }
         }
     }
 
@@ -100,17 +107,17 @@ impl Sources {
     fn with_guardrails(&self, json: &str) -> Result<Definitions, String> {
         let mut definitions = Definitions::from_json(json)?;
         if definitions.guardrails.is_empty() {
-            definitions.guardrails = from_files(&self.config_dir)?.guardrails;
+            definitions.guardrails = from_files(&self.config_dir)?.0.guardrails;
         }
         Ok(definitions)
     }
 }
 
-/// What the files define; without any, the seeds of this binary.
-pub fn from_files(config_dir: &Path) -> Result<Definitions, String> {
+/// What the files define, or without any the seeds of this binary and `true`.
+pub fn from_files(config_dir: &Path) -> Result<(Definitions, bool), String> {
     match read_files(config_dir)? {
-        Some(definitions) => Ok(definitions),
-        None => files::seeds().map_err(|error| error.to_string()),
+        Some(definitions) => Ok((definitions, false)),
+        None => Ok((files::seeds().map_err(|error| error.to_string())?, true)),
     }
 }
 

@@ -17,12 +17,10 @@ use rusqlite::{Connection, ErrorCode, params, params_from_iter};
 use serde_json::Value;
 
 use super::migrations::{Migrated, MigrationState};
-use super::{ExecutionQuery, Store, StoreError, rows};
+use super::{ExecutionQuery, LOCAL_FILE, Store, StoreError, rows};
 use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
 
-/// The local file's name under the data directory.
-const FILE: &str = "chaperone.db";
 /// The outbox writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,7 +33,8 @@ pub struct Sqlite {
 
 /// Opens the local file for any of its uses.
 pub(super) fn open(data_dir: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(data_dir.join(FILE)).map_err(|error| from_driver(&error))?;
+    let connection =
+        Connection::open(data_dir.join(LOCAL_FILE)).map_err(|error| from_driver(&error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| from_driver(&error))?;
     connection
         .execute_batch(
@@ -216,6 +215,6 @@ pub(super) fn from_driver(error: &rusqlite::Error) -> StoreError {
         }
         Some(ErrorCode::TooBig | ErrorCode::TypeMismatch) => StoreError::Refused(error.to_string()),
         _ if error.to_string().contains("no such table") => StoreError::NotMigrated,
-        _ => StoreError::Unavailable(error.to_string()),
+        _ => StoreError::Local(error.to_string()),
     }
 }

@@ -14,6 +14,21 @@ pub fn listening(data: &str, control: &str, upstream: &str) {
     );
 }
 
+/// The super admin's token was made; its place, never itself.
+pub fn token_made(path: &str) {
+    info!(path, "an admin token was made; it is in this file");
+}
+
+/// The schema is as it was.
+pub fn not_migrated(why: &str) {
+    warn!(why, "the database was not migrated at start");
+}
+
+/// The copy for the day the database is away is older than it could be.
+pub fn snapshot_not_kept(why: &str) {
+    warn!(why, "the last known good catalog could not be kept on disk");
+}
+
 /// A catalog is in force.
 pub fn catalog_published(source: &str, generation: u64, templates: usize, guardrails: usize) {
     info!(
@@ -62,10 +77,11 @@ pub fn listener_lost(why: &str) {
 }
 
 /// A guardrail found something.
-pub fn violation(request_id: &str, rule: &str, direction: &str, action: &str) {
+pub fn violation(request_id: &str, [rule, entity, direction, action]: [&str; 4]) {
     info!(
         request.id = request_id,
         guardrail.rule = rule,
+        guardrail.entity = entity,
         guardrail.direction = direction,
         guardrail.action = action,
         "a guardrail found a violation"
@@ -94,7 +110,7 @@ pub fn accept_failed(plane: &str, why: &str) {
 }
 
 /// A signal asks to stop.
-pub fn draining(deadline_ms: u128) {
+pub fn draining(deadline_ms: u64) {
     info!(drain.deadline_ms = deadline_ms, "stopping: no new connections, open exchanges may end");
 }
 

@@ -96,7 +96,11 @@ fn every_bad_variable_is_named() {
         ("f", "is longer than 3 bytes"),
         ("g", "is not declared by the template"),
     ]
-    .map(|(name, what)| Problem { name: name.to_owned(), what: what.to_owned() });
+    .map(|(name, what)| Problem {
+        name: name.to_owned(),
+        what: what.to_owned(),
+        declared: name != "g",
+    });
     assert_eq!(problems, expected);
     let good = values(json!({"a": "1", "b": 2, "d": "x", "f": "abc"}));
     assert_eq!(template.render(&good).unwrap()[0].text, "12xzabc");

@@ -79,6 +79,8 @@ pub struct Problem {
     pub name: String,
     /// What is wrong and what is allowed; never the value.
     pub what: String,
+    /// Whether the template declares it; another name is the caller's own text.
+    pub declared: bool,
 }
 
 /// Reads a declaration: a plain list of names (required untrusted strings) or typed objects, also
@@ -111,8 +113,10 @@ pub fn check(
 ) -> Result<Map<String, Value>, Vec<Problem>> {
     let mut filled = Map::new();
     let mut problems = Vec::new();
-    let mut refuse =
-        |name: &str, what: String| problems.push(Problem { name: name.to_owned(), what });
+    let mut refuse = |name: &str, what: String| {
+        let declared = variables.iter().any(|one| one.name == name);
+        problems.push(Problem { name: name.to_owned(), what, declared });
+    };
     for variable in variables {
         let given = values.get(&variable.name).filter(|value| !value.is_null());
         match given.or(variable.default.as_ref()) {

@@ -183,7 +183,15 @@ impl FrameReader {
         (Outcome::ResponseBlocked, Some(why))
     }
 
-    fn frame(&mut self, frame: Frame, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
+    fn frame(
+        &mut self,
+        mut frame: Frame,
+        exchange: &mut Exchange,
+        out: &mut VecDeque<Bytes>,
+    ) -> Flow {
+        if !frame.strip_to_payload(self.framing) {
+            return self.unreadable(exchange, out);
+        }
         self.answer.read(self.plan.dialect, &frame.payload);
         if frame.payload.is_empty() || frame.payload.as_ref() == b"[DONE]" {
             self.hold(
@@ -323,13 +331,12 @@ impl FrameReader {
     ) -> Flow {
         self.held.clear();
         self.note_clean(exchange);
+        let ending = match self.state {
+            State::Reading => Ending::Blocked,
+            State::Unreadable => Ending::Unreadable,
+        };
         let place = (self.plan.dialect, self.framing);
-        out.push_back(terminal::frames(
-            place,
-            &self.answer,
-            (candidate, Ending::Blocked),
-            self.begun,
-        ));
+        out.push_back(terminal::frames(place, &self.answer, (candidate, ending), self.begun));
         Flow::Stop
     }
 
@@ -357,7 +364,10 @@ impl FrameReader {
 
     fn release(&mut self, held: Held, out: &mut VecDeque<Bytes>) {
         self.begun |= !held.frame.payload.is_empty();
-        out.push_back(held.into_bytes());
+        let bytes = held.into_bytes();
+        if !bytes.is_empty() {
+            out.push_back(bytes);
+        }
     }
 }
 

@@ -12,12 +12,14 @@ use crate::gemini::stream::Framing;
 use crate::words::clock;
 
 const BLOCKED: &str = "the answer was blocked by a guardrail";
+const UNREADABLE: &str = "the answer could not be inspected by the guardrails";
 const DRAINED: &str = "the answer was ended because the proxy is shutting down";
 
 /// Why an answer is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     Blocked,
+    Unreadable,
     Drained,
 }
 
@@ -51,7 +53,7 @@ pub(super) fn frames(
         }
         (Dialect::OpenAi, _) => {
             let reason = match ending {
-                Ending::Blocked => "content_filter",
+                Ending::Blocked | Ending::Unreadable => "content_filter",
                 Ending::Drained => "length",
             };
             let choice = json!({"index": candidate, "delta": {}, "finish_reason": reason});
@@ -67,6 +69,7 @@ pub(super) fn frames(
 fn native(answer: &Answer, candidate: usize, ending: Ending) -> Value {
     let (reason, message) = match ending {
         Ending::Blocked => ("SAFETY", BLOCKED),
+        Ending::Unreadable => ("SAFETY", UNREADABLE),
         Ending::Drained => ("OTHER", DRAINED),
     };
     let mut frame = json!({
