@@ -199,3 +199,60 @@ fn nothing_is_held_back_without_need() {
         assert_eq!(len - progress.safe_to, held.len(), "{piece:?}");
     }
 }
+
+/// A small generator of its own: the same cases on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+}
+
+#[test]
+fn twenty_thousand_random_streams_decide_like_the_whole() {
+    let guardrails = Arc::new(
+        Guardrails::compile(vec![
+            rule(
+                "loose",
+                true,
+                json!({"patterns": [
+                    {"entity": "no anchor", "regex": "[ab]{2,4}[cd]{1,2}", "whole_word": false},
+                    {"entity": "optional tail", "regex": "b(?:c d?){1,3}", "whole_word": false},
+                ]}),
+            ),
+            rule(
+                "strict",
+                true,
+                json!({"literals": ["ab", "abc d", "é a", "dd"], "patterns": [
+                    {"entity": "words", "regex": "a{1,2} (?:b|é){1,3}"},
+                    {"entity": "lazy", "regex": "d.{0,6}?d"},
+                ]}),
+            ),
+            rule(
+                "checked",
+                false,
+                json!({"action": "redact", "patterns": [
+                    {"entity": "ssn", "regex": "[0-9]{3}-[0-9]{2}-[0-9]{4}", "validate": "ssn"},
+                ]}),
+            ),
+            rule("report", false, json!({"literals": ["c", "a b"]})),
+        ])
+        .unwrap(),
+    );
+    let pieces =
+        ["a", "b", "c", "d", "é", " ", "ab", "123-45-6789", "000-12-3456", "1", "-", "a b"];
+    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let mut findings = 0;
+    for _ in 0..20_000 {
+        let stream_of: Vec<String> = (0..1 + dice.below(8))
+            .map(|_| (0..dice.below(6)).map(|_| pieces[dice.below(pieces.len())]).collect())
+            .collect();
+        let parts: Vec<&str> = stream_of.iter().map(String::as_str).collect();
+        findings += stream(&guardrails, &parts).len();
+    }
+    assert!(findings > 10_000, "the cases must have something to find: {findings}");
+}

@@ -6,21 +6,27 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Sends bytes and reads until the other side closes or says nothing for a while.
+/// How long the first byte of an answer may take, and how long a silence ends it.
+const PATIENCE: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Sends bytes and reads until the other side closes or says no more.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
-    read(&mut stream, Duration::from_millis(700)).await
+    read(&mut stream, PATIENCE).await
 }
 
-/// Reads until close or until nothing comes for `quiet`.
-pub async fn read(stream: &mut TcpStream, quiet: Duration) -> String {
+/// Reads until close, until nothing comes at all for `patience`, or until an answer falls silent.
+pub async fn read(stream: &mut TcpStream, patience: Duration) -> String {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(read)) = tokio::time::timeout(quiet, stream.read(&mut buffer)).await {
+    let mut wait = patience;
+    while let Ok(Ok(read)) = tokio::time::timeout(wait, stream.read(&mut buffer)).await {
         if read == 0 {
             break;
         }
+        wait = QUIET;
         answer.extend_from_slice(&buffer[..read]);
     }
     String::from_utf8_lossy(&answer).into_owned()
