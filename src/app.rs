@@ -16,14 +16,14 @@ use std::time::Duration;
 use anyhow::Context;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Shared, Tokens};
 use crate::config::Settings;
 use crate::listen::{self, Bounds, Lifetime};
-use crate::outbox::{self, Outbox};
+use crate::outbox::{self, Ledger, Outbox};
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
 use crate::store::Store;
@@ -118,84 +118,126 @@ impl App {
     pub async fn run<S: Future<Output = ()>>(self, stop: impl Fn() -> S) -> anyhow::Result<()> {
         let addresses = (self.data_address()?.to_string(), self.control_address()?.to_string());
         events::listening(&addresses.0, &addresses.1, &self.settings.upstream.url);
-        let (lifetime, background) = (Lifetime::default(), CancellationToken::new());
+        let mut running = self.start();
+        let defect = tokio::select! {
+            () = stop() => None,
+            what = running.defect() => Some(what),
+        };
+        running.drain(stop()).await;
+        running.flush().await?;
+        defect.map_or(Ok(()), |what| Err(anyhow::anyhow!(what)))
+    }
+
+    fn start(self) -> Running {
         let Self { settings, lock, data, tls, control, proxy, admin, refresher, store, outbox } =
             self;
+        let (lifetime, control_lifetime) = (Lifetime::default(), Lifetime::default());
+        let (background, shipping) = (CancellationToken::new(), CancellationToken::new());
         let drained = proxy.drained.clone();
         let ledger = outbox.recorder.ledger().clone();
+        // The proxy holds the last recorder, so that the writer ends with it.
         drop(outbox.recorder);
-
         let mut listeners = JoinSet::new();
-        listeners.spawn(listen::serve(
-            data,
-            tls,
-            Bounds::data(&settings.limits),
-            lifetime.clone(),
-            service(proxy),
-        ));
-        let control_lifetime = Lifetime::default();
+        let bounds = Bounds::data(&settings.limits);
+        listeners.spawn(listen::serve(data, tls, bounds, lifetime.clone(), service(proxy)));
         let control_service = TowerToHyperService::new(admin.clone().router());
-        let control_bounds = Bounds::relaxed("control");
-        listeners.spawn(listen::serve(
-            control,
-            None,
-            control_bounds,
-            control_lifetime.clone(),
-            control_service,
-        ));
-
+        let (bounds, until) = (Bounds::relaxed("control"), control_lifetime.clone());
+        listeners.spawn(listen::serve(control, None, bounds, until, control_service));
         let mut tasks = JoinSet::new();
         let poll = settings.catalog.poll_interval;
-        let (one, two, three) = (refresher.clone(), refresher.clone(), refresher);
-        let (stop_one, stop_two) = (background.clone(), background.clone());
-        tasks.spawn(async move { one.run(poll, stop_one).await });
-        tasks.spawn(async move { two.listen(stop_two).await });
-        tasks.spawn(reload_on_signal(three, background.clone()));
-        let shipping = CancellationToken::new();
-        let shipper =
-            outbox::ship(outbox.file, store, ledger.clone(), outbox.filled, shipping.clone());
-        let mut shippers = JoinSet::new();
-        shippers.spawn(shipper);
-
-        tokio::select! {
-            () = stop() => {}
-            // A background task only ends when it is told to: anything else is a defect, and half an
-            // application is worse than a restart.
-            _ = tasks.join_next() => anyhow::bail!("a background task ended"),
-            _ = shippers.join_next() => anyhow::bail!("the shipper ended"),
+        let (polling, listening) = (refresher.clone(), refresher.clone());
+        let (until_one, until_two) = (background.clone(), background.clone());
+        tasks.spawn(async move { polling.run(poll, until_one).await });
+        tasks.spawn(async move { listening.listen(until_two).await });
+        tasks.spawn(reload_on_signal(refresher, background.clone()));
+        let mut shipper = JoinSet::new();
+        let (file, filled) = (outbox.file, outbox.filled);
+        shipper.spawn(outbox::ship(file, store, ledger.clone(), filled, shipping.clone()));
+        Running {
+            grace: settings.limits.drain,
+            _lock: lock,
+            admin,
+            ledger,
+            lifetime,
+            control_lifetime,
+            background,
+            shipping,
+            drained,
+            listeners,
+            tasks,
+            shipper,
+            writer: Some(outbox.writer),
         }
-        events::draining(u64::try_from(settings.limits.drain.as_millis()).unwrap_or(u64::MAX));
-        admin.start_draining();
-        tokio::select! {
-            () = drain(&lifetime, &drained, settings.limits.drain) => {}
-            () = stop() => {}
-        }
-        lifetime.abort.cancel();
-        lifetime.tasks.wait().await;
-        background.cancel();
-        control_lifetime.stop.cancel();
-        control_lifetime.abort.cancel();
-        while listeners.join_next().await.is_some() {}
-        while tasks.join_next().await.is_some() {}
-        // The last recorder is gone: the writer empties its queue and ends.
-        let writer = outbox.writer;
-        let written = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
-        shipping.cancel();
-        let flushed = tokio::time::timeout(FLUSH, shippers.join_next()).await.is_ok();
-        drop(lock);
-        events::stopped(ledger.standing().waiting);
-        anyhow::ensure!(written.unwrap_or(false) && flushed, "the outbox did not end cleanly");
-        Ok(())
     }
 }
 
-/// Waits for open exchanges; at the deadline, streams are told to end.
-async fn drain(lifetime: &Lifetime, drained: &CancellationToken, deadline: Duration) {
-    lifetime.stop.cancel();
-    lifetime.tasks.close();
-    if tokio::time::timeout(deadline, lifetime.tasks.wait()).await.is_err() {
-        drained.cancel();
-        drop(tokio::time::timeout(LAST_WORDS, lifetime.tasks.wait()).await);
+/// Everything that runs, in the order it stops.
+struct Running {
+    grace: Duration,
+    _lock: File,
+    admin: Admin,
+    ledger: Arc<Ledger>,
+    lifetime: Lifetime,
+    control_lifetime: Lifetime,
+    background: CancellationToken,
+    shipping: CancellationToken,
+    drained: CancellationToken,
+    listeners: JoinSet<()>,
+    tasks: JoinSet<()>,
+    shipper: JoinSet<()>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Tasks only end when they are told to: anything else is a defect, and half an application is
+    /// worse than a restart.
+    async fn defect(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.listeners.join_next() => "a listener ended",
+            _ = self.tasks.join_next() => "a background task ended",
+            _ = self.shipper.join_next() => "the shipper ended",
+        }
+    }
+
+    /// Lets open exchanges end: by themselves until the deadline, then by a last frame, then by a cut.
+    /// `hurry` skips to the cut.
+    async fn drain(&mut self, hurry: impl Future<Output = ()>) {
+        events::draining(u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX));
+        self.admin.start_draining();
+        self.lifetime.stop.cancel();
+        self.lifetime.tasks.close();
+        let open = &self.lifetime.tasks;
+        let patient = async {
+            if tokio::time::timeout(self.grace, open.wait()).await.is_err() {
+                self.drained.cancel();
+                drop(tokio::time::timeout(LAST_WORDS, open.wait()).await);
+            }
+        };
+        tokio::select! {
+            () = patient => {}
+            () = hurry => {}
+        }
+        self.lifetime.abort.cancel();
+        open.wait().await;
+    }
+
+    /// Ends the rest and brings what was recorded to the store.
+    async fn flush(mut self) -> anyhow::Result<()> {
+        self.background.cancel();
+        self.control_lifetime.stop.cancel();
+        self.control_lifetime.abort.cancel();
+        while self.listeners.join_next().await.is_some() {}
+        self.control_lifetime.tasks.close();
+        self.control_lifetime.tasks.wait().await;
+        while self.tasks.join_next().await.is_some() {}
+        let writer = self.writer.take();
+        let writing = spawn_blocking(move || writer.is_none_or(|writer| writer.join().is_ok()));
+        let written = matches!(tokio::time::timeout(FLUSH, writing).await, Ok(Ok(true)));
+        self.shipping.cancel();
+        let flushed = tokio::time::timeout(FLUSH, self.shipper.join_next()).await.is_ok();
+        events::stopped(self.ledger.standing().waiting);
+        anyhow::ensure!(written && flushed, "the outbox did not end cleanly");
+        Ok(())
     }
 }
 

@@ -28,6 +28,8 @@ const QUEUE_MAX: usize = 65_536;
 const BATCH_MAX: usize = 512;
 /// How long a batch waits for company. The call is over; only the record waits.
 const GATHER: Duration = Duration::from_millis(5);
+/// Before a batch that the disk did not take is tried again.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// The request path's end: takes executions, never waits.
 #[derive(Debug, Clone)]
@@ -108,12 +110,12 @@ fn fill(mut queue: mpsc::Receiver<Execution>, file: &OutboxFile, ledger: &Ledger
             telemetry::metrics::execution(execution);
         }
         let count = batch.len() as u64;
-        if !ledger.has_room() {
+        if !ledger.has_bytes() {
             ledger.lose(count);
             telemetry::events::executions_lost(count, "the outbox is full");
             continue;
         }
-        match file.append(&batch) {
+        match keep(&batch, &queue, file, ledger) {
             Ok(bytes) => {
                 ledger.filed(bytes);
                 filled.notify_one();
@@ -123,5 +125,22 @@ fn fill(mut queue: mpsc::Receiver<Execution>, file: &OutboxFile, ledger: &Ledger
                 telemetry::events::executions_lost(count, &error.to_string());
             }
         }
+    }
+}
+
+/// Writes a batch, again and again while the queue has room for what comes meanwhile.
+fn keep(
+    batch: &[Execution],
+    queue: &mpsc::Receiver<Execution>,
+    file: &OutboxFile,
+    ledger: &Ledger,
+) -> Result<u64, StoreError> {
+    loop {
+        let written = file.append(batch);
+        ledger.set_writable(written.is_ok());
+        if written.is_ok() || queue.is_closed() || queue.len() > QUEUE_MAX / 2 {
+            return written;
+        }
+        thread::sleep(RETRY);
     }
 }

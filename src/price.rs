@@ -107,11 +107,6 @@ impl Prices {
         &self.version
     }
 
-    /// Whether the table knows a model, whatever the date.
-    pub fn knows(&self, model: &str) -> bool {
-        self.by_model.contains_key(bare(model))
-    }
-
     /// What `usage` costs on `model` at `now`; `None` when the table does not know.
     pub fn cost(&self, model: &str, usage: &Usage, now: Timestamp) -> Option<PicoUsd> {
         let today = now.to_zoned(TimeZone::UTC).date();
@@ -146,8 +141,9 @@ impl Prices {
 }
 
 /// `models/gemini-…` and `google/gemini-…` are the model itself.
-fn bare(model: &str) -> &str {
-    model.rsplit('/').next().unwrap_or(model)
+pub fn bare(model: &str) -> &str {
+    let known = ["models/", "google/"].iter().find_map(|prefix| model.strip_prefix(prefix));
+    known.unwrap_or(model)
 }
 
 fn times(price: PicoUsd, tokens: u64) -> PicoUsd {
@@ -269,7 +265,7 @@ mod tests {
             assert_eq!(prices.cost(model, &usage, now).unwrap().to_string(), cost, "{model}");
         }
         assert_eq!(prices.cost("unknown", &usage(1, 0, 0, 0), before), None);
-        assert!(prices.knows("pro") && !prices.knows("unknown"));
+        assert_eq!(prices.cost("any text/pro", &usage(1, 0, 0, 0), before), None);
     }
 
     #[test]

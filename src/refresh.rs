@@ -215,11 +215,7 @@ fn announce(catalog: &Catalog) {
     metrics::catalog(catalog.source, catalog.generation);
     for guardrail in definitions.guardrails.iter().filter(|one| one.is_active) {
         let default = if guardrail.blocking { Action::Block } else { Action::Warn };
-        let action = match guardrail.rule_config.action.unwrap_or(default) {
-            Action::Warn => "warn",
-            Action::Redact => "redact",
-            Action::Block => "block",
-        };
+        let action = guardrail.rule_config.action.unwrap_or(default).name();
         metrics::guardrail_known(&guardrail.name, action);
     }
     events::catalog_published(

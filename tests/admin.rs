@@ -136,8 +136,18 @@ async fn reload_puts_a_change_in_force_and_says_what_failed() {
         (sidecar.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
     })
     .await;
+    // Without its trigger a change announces nothing and moves no revision: only a reload finds it.
+    database.execute("alter table prompt_guardrails disable trigger user").await;
+    database
+        .execute(
+            "update prompt_guardrails set is_active = false where name = 'toxic_content_filter'",
+        )
+        .await;
+    let abuse = "go kill yourself";
+    assert!(sidecar.say(GENERATE, &[], abuse).await.text.contains("PROHIBITED_CONTENT"));
     let before = sidecar.status().await["catalog"]["generation"].as_u64().unwrap();
     let reloaded = sidecar.admin_post("/reload").await.json();
+    assert!(!sidecar.say(GENERATE, &[], abuse).await.text.contains("PROHIBITED_CONTENT"));
     assert_eq!(
         (&reloaded["source"], reloaded["generation"].as_u64()),
         (&json!("database"), Some(before + 1))

@@ -228,3 +228,57 @@ async fn a_stream_that_cannot_be_read_does_not_pass_where_somebody_inspects() {
         "nobody inspects: it passes as it came"
     );
 }
+
+/// A sidecar in front of an upstream that answers with these native frames.
+async fn answering(frames: &[Value]) -> Sidecar {
+    let body: String = frames.iter().map(|frame| format!("data: {frame}\r\n\r\n")).collect();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let answer: &'static [u8] = Box::leak(format!("{head}{body}").into_bytes().into_boxed_slice());
+    Sidecar::start(Options::to(&format!("http://{}", raw::upstream(answer).await))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phrase_hides_neither_behind_thoughts_nor_in_fragments() {
+    let part = |part: Value| json!({"candidates": [{"content": {"parts": [part]}}]});
+    let parts = |parts: Value| json!({"candidates": [{"content": {"parts": parts}}]});
+    for frames in [
+        vec![
+            part(json!({"text": "done", "thought": true})),
+            part(json!({"text": "Kill yourself"})),
+        ],
+        vec![parts(json!([{"text": "done"}, {"text": "Kill yourself"}]))],
+        vec![
+            part(json!({"executableCode": {"code": "# kill your"}})),
+            part(json!({"executableCode": {"code": "self now"}})),
+        ],
+        vec![part(json!({"functionCall": {"name": "f", "args": {"kill yourself": 1}}}))],
+    ] {
+        let sidecar = answering(&frames).await;
+        let answer = sidecar.say(STREAM, &[], "hello").await;
+        assert!(answer.text.contains("\"finishReason\":\"SAFETY\""), "{frames:?}: {}", answer.text);
+        assert!(!answer.text.to_lowercase().contains("yourself"), "{}", answer.text);
+    }
+    let call = |text: &str| json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}}]});
+    let sidecar = answering(&[call("{\"x\": \"kill your"), call("self\"}")]).await;
+    let answer = sidecar.post(CHAT, &[], chat("hello", true)).await;
+    assert!(
+        answer.text.contains("content_filter") && !answer.text.contains("kill"),
+        "{}",
+        answer.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn success_needs_every_candidate_to_end_well() {
+    let ends = |index: u64, reason: &str| json!({"candidates": [{"index": index, "finishReason": reason}]});
+    let goes_on = json!({"candidates": [{"index": 1, "content": {"parts": [{"text": "x"}]}}]});
+    for (frames, outcome) in [
+        (vec![ends(0, "STOP"), ends(1, "MAX_TOKENS")], "success"),
+        (vec![goes_on, ends(0, "STOP")], "incomplete"),
+        (vec![ends(0, "SAFETY"), ends(1, "STOP")], "failed"),
+    ] {
+        let sidecar = answering(&frames).await;
+        let answer = sidecar.say(STREAM, &[], "hello").await;
+        assert_eq!(sidecar.execution(&answer).await["outcome"], outcome, "{frames:?}");
+    }
+}

@@ -1,5 +1,7 @@
 //! What an answer says about itself: usage, why it ended, which model wrote it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,8 +24,8 @@ pub struct Answer {
     pub response_id: Option<String>,
     /// An error object, unary or in mid-stream.
     pub error: Option<String>,
-    /// Whether a `candidate` or `choice` was seen at all.
-    pub has_candidate: bool,
+    /// By candidate or choice, why it ended; `None` while it has not.
+    pub candidates: BTreeMap<u64, Option<String>>,
 }
 
 impl Answer {
@@ -38,38 +40,39 @@ impl Answer {
 
     /// Whether the answer came to its end, as opposed to just stopping.
     pub fn is_complete(&self) -> bool {
-        self.finish_reason.is_some() || self.block_reason.is_some()
+        let all_ended =
+            !self.candidates.is_empty() && self.candidates.values().all(Option::is_some);
+        all_ended || self.block_reason.is_some()
     }
 
     /// Whether the model ended by itself and was not stopped by a filter.
     pub fn is_success(&self) -> bool {
         self.error.is_none()
             && self.block_reason.is_none()
-            && self.has_candidate
-            && self.finish_reason.as_deref().is_some_and(|reason| {
-                matches!(
-                    reason,
-                    "STOP"
-                        | "MAX_TOKENS"
-                        | "stop"
-                        | "length"
-                        | "tool_calls"
-                        | "function_call"
-                        | "1"
-                        | "2"
-                )
-            })
+            && self.is_complete()
+            && self.candidates.values().flatten().all(|reason| is_natural(reason))
+    }
+
+    fn ended(&mut self, candidate: u64, reason: Option<String>) {
+        let known = self.candidates.entry(candidate).or_default();
+        if let Some(reason) = reason {
+            // A stop by a filter is not undone by what a later frame says.
+            if known.as_deref().is_none_or(is_natural) {
+                *known = Some(reason.clone());
+            }
+            self.finish_reason = Some(reason);
+        }
     }
 
     fn read_native(&mut self, payload: &[u8]) -> bool {
         let Ok(answer) = serde_json::from_slice::<NativeAnswer>(payload) else { return false };
-        for candidate in answer.candidates.unwrap_or_default() {
-            self.has_candidate = true;
-            match candidate.finish_reason {
-                Some(Value::String(reason)) => self.finish_reason = Some(reason),
-                Some(Value::Number(reason)) => self.finish_reason = Some(reason.to_string()),
-                _ => {}
-            }
+        for (position, candidate) in (0..).zip(answer.candidates.unwrap_or_default()) {
+            let reason = match candidate.finish_reason {
+                Some(Value::String(reason)) => Some(reason),
+                Some(Value::Number(reason)) => Some(reason.to_string()),
+                _ => None,
+            };
+            self.ended(candidate.index.unwrap_or(position), reason);
         }
         let blocked = answer.prompt_feedback.and_then(|feedback| feedback.block_reason);
         if let Some(reason) = blocked {
@@ -88,9 +91,8 @@ impl Answer {
             return true;
         }
         let Ok(answer) = serde_json::from_slice::<OpenAiAnswer>(payload) else { return false };
-        for choice in answer.choices.unwrap_or_default() {
-            self.has_candidate = true;
-            keep(&mut self.finish_reason, choice.finish_reason);
+        for (position, choice) in (0..).zip(answer.choices.unwrap_or_default()) {
+            self.ended(choice.index.unwrap_or(position), choice.finish_reason);
         }
         keep(&mut self.usage, answer.usage.and_then(|usage| usage.usage()));
         keep(&mut self.model_version, answer.model);
@@ -98,6 +100,12 @@ impl Answer {
         keep(&mut self.error, answer.error.as_ref().map(error_status));
         true
     }
+}
+
+/// Reasons by which a model ends by itself, in both dialects and as integers.
+fn is_natural(reason: &str) -> bool {
+    ["STOP", "MAX_TOKENS", "stop", "length", "tool_calls", "function_call", "1", "2"]
+        .contains(&reason)
 }
 
 fn keep<T>(slot: &mut Option<T>, new: Option<T>) {
@@ -129,6 +137,7 @@ struct NativeAnswer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NativeCandidate {
+    index: Option<u64>,
     finish_reason: Option<Value>,
 }
 
@@ -149,6 +158,7 @@ struct OpenAiAnswer {
 
 #[derive(Deserialize)]
 struct OpenAiChoice {
+    index: Option<u64>,
     finish_reason: Option<String>,
 }
 
@@ -183,6 +193,8 @@ mod tests {
             (r#"{"candidates":[{"finishReason":"SAFETY"}]}"#, true, false),
             (r#"{"candidates":[{"finishReason":1}]}"#, true, true),
             (r#"{"candidates":[{"content":{"parts":[]}}]}"#, false, false),
+            (r#"{"candidates":[{"finishReason":"STOP"},{"index":1,"content":{}}]}"#, false, false),
+            (r#"{"candidates":[{"finishReason":"SAFETY"},{"finishReason":"STOP"}]}"#, true, false),
             (r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#, false, false),
         ] {
             let mut answer = Answer::default();

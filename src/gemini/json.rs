@@ -62,6 +62,9 @@ pub enum JsonError {
     /// Nested too deeply.
     #[error("the body is nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
+    /// More strings than anybody needs.
+    #[error("the body holds more than {0} strings")]
+    TooManyStrings(usize),
     /// A string with half a surrogate pair.
     #[error("the string at byte {0} holds half a surrogate pair")]
     LoneSurrogate(usize),
@@ -77,11 +80,25 @@ pub fn check(bytes: &[u8]) -> Result<&str, JsonError> {
     }
 }
 
+/// What a visited string is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The name of a member below a free-form member: the application's own text.
+    Name,
+    /// A value.
+    Value,
+}
+
+/// Whether a path leads below a member whose names are the application's own.
+pub fn is_free(path: &[Step<'_>]) -> bool {
+    path.iter().any(|step| FREE_FORM.iter().any(|name| step.is(name)))
+}
+
 /// Walks a document that [`check`] accepted and calls `visit` with the path and the range (quotes
-/// included) of every string value, in document order.
+/// included) of every string value and every free-form name, in document order.
 pub fn walk<'a>(
     text: &'a str,
-    mut visit: impl FnMut(&[Step<'a>], Range<usize>),
+    mut visit: impl FnMut(&[Step<'a>], Range<usize>, Place),
 ) -> Result<(), JsonError> {
     let mut walk = Walk { path: Vec::new(), levels: Vec::new() };
     let bytes = text.as_bytes();
@@ -91,9 +108,13 @@ pub fn walk<'a>(
             b'"' => {
                 let end = string_end(bytes, at);
                 if walk.expects_key() {
-                    walk.key(text, at..end)?;
+                    let is_free = is_free(&walk.path);
+                    walk.key(text, at..end, is_free)?;
+                    if is_free {
+                        visit(&walk.path, at..end, Place::Name);
+                    }
                 } else {
-                    visit(&walk.path, at..end);
+                    visit(&walk.path, at..end, Place::Value);
                 }
                 at = end;
                 continue;
@@ -169,11 +190,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn key(&mut self, text: &'a str, literal: Range<usize>) -> Result<(), JsonError> {
+    fn key(
+        &mut self,
+        text: &'a str,
+        literal: Range<usize>,
+        is_free: bool,
+    ) -> Result<(), JsonError> {
         let start = literal.start;
         let raw = text.get(literal).and_then(unquote).ok_or(JsonError::LoneSurrogate(start))?;
-        let free = self.path.iter().any(|step| FREE_FORM.iter().any(|name| step.is(name)));
-        let name = if free { raw } else { camel(raw) };
+        let name = if is_free { raw } else { camel(raw) };
         if let Some(Level::Object { names, key_next }) = self.levels.last_mut() {
             if !names.insert(name.clone()) {
                 return Err(JsonError::Duplicate(name.chars().take(64).collect()));
@@ -229,7 +254,7 @@ mod tests {
 
     fn strings(text: &str) -> Result<Vec<String>, JsonError> {
         let mut found = Vec::new();
-        walk(check(text.as_bytes())?, |path, range| {
+        walk(check(text.as_bytes())?, |path, range, _| {
             let path: Vec<String> = path
                 .iter()
                 .map(|step| match step {

@@ -4,8 +4,6 @@
 //! gateways with a prefix of their own are recognised. A missing version reads as `v1beta` and a
 //! doubled one as the last: SDK users get the version of a base URL wrong all the time.
 
-use std::borrow::Cow;
-
 use percent_encoding::percent_decode_str;
 
 use super::Dialect;
@@ -92,24 +90,36 @@ impl Route {
     /// The same route to another model. Only a `models/` path can name one; others stay.
     #[must_use]
     pub fn with_model(&self, model: &str) -> Self {
-        let plain = plain(&self.path);
-        let Some((before, after)) = plain.rsplit_once("/models/") else {
+        let renamed = |path: &str| {
+            let (before, after) = path.rsplit_once("/models/")?;
+            let verb = after.find([':', '/']).and_then(|at| after.get(at..))?;
+            Some(format!("{before}/models/{model}{verb}"))
+        };
+        let Some(path) = renamed(&self.path).or_else(|| renamed(&plain(&self.path))) else {
             return self.clone();
         };
-        let verb = after.find([':', '/']).and_then(|at| after.get(at..)).unwrap_or_default();
-        Self {
-            path: format!("{before}/models/{model}{verb}"),
-            call: self.call,
-            model: Some(model.to_owned()),
-        }
+        Self { path, call: self.call, model: Some(model.to_owned()) }
     }
 }
 
-/// A path as a lenient server may read it: percent-decoded, without parameters or a slash at the end.
-/// A call must not escape inspection by being spelled unusually.
-fn plain(path: &str) -> Cow<'_, str> {
-    let bare = path.split(';').next().unwrap_or_default().trim_end_matches('/');
-    percent_decode_str(bare).decode_utf8_lossy()
+/// A path as a lenient server may read it: percent-decoded, without parameters, empty segments or a
+/// slash at the end. A call must not escape inspection by being spelled unusually.
+fn plain(path: &str) -> String {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    decoded
+        .split('/')
+        .map(without_parameters)
+        .filter(|segment| !segment.is_empty())
+        .fold(String::new(), |path, segment| path + "/" + &segment)
+}
+
+/// A segment without `;…`; what a colon begins is its verb, not a parameter.
+fn without_parameters(segment: &str) -> String {
+    let mut pieces = segment.split(';');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |bare, piece| {
+        bare + piece.find(':').and_then(|at| piece.get(at..)).unwrap_or_default()
+    })
 }
 
 fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
@@ -117,7 +127,7 @@ fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
     if path.ends_with("/openai/chat/completions") || path.ends_with("/openapi/chat/completions") {
         return (Call::Chat, None);
     }
-    let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
+    let mut segments = path.rsplit('/');
     let last = segments.next().unwrap_or_default();
     // `models/ID:verb`, or `models/ID/verb` as some clients write it.
     let (model, verb, collection) = match last.rsplit_once(':') {
@@ -209,6 +219,9 @@ mod tests {
             ("/v1beta/models/m:generate%43ontent", None, Call::Generate, Some("m")),
             ("/v1beta/models/m:generateContent/", None, Call::Generate, Some("m")),
             ("/v1beta/models/m:generateContent;x=1", None, Call::Generate, Some("m")),
+            ("/v1beta;x/models/m:generateContent", None, Call::Generate, Some("m")),
+            ("/v1beta/models/m;x:generateContent", None, Call::Generate, Some("m")),
+            ("/v1beta/models/m%3Bx/generateContent", None, Call::Generate, Some("m")),
             ("/v1beta/models//m:generateContent", None, Call::Generate, Some("m")),
             ("/v1beta%2Fmodels%2Fm:generateContent", None, Call::Generate, Some("m")),
             ("/v1beta/openai/chat/completions/", None, Call::Chat, None),

@@ -128,6 +128,11 @@ impl Frames {
         Ok(frame)
     }
 
+    /// Whether everything taken in was given out in whole frames.
+    pub fn is_between_frames(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// What is left when the stream ends: the closing bracket, or a frame that was cut off.
     pub fn rest(&mut self) -> Frame {
         self.scanned = 0;

@@ -1,17 +1,30 @@
 //! Where text stands in requests and answers.
 //!
 //! Every string is text unless it is known not to be: a field added to the API tomorrow is inspected
-//! today. Neighbouring parts of one turn form a run, because a phrase may be cut over them.
+//! today. Strings that the model reads as one text form a run, because a phrase may be cut over them.
 
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+
 use super::Dialect;
-use super::json::{JsonError, Step, unquote, walk};
+use super::json::{JsonError, Place, Step, is_free, unquote, walk};
+
+/// Strings of one document.
+const STRINGS_MAX: usize = 100_000;
+/// Members of a streamed answer whose strings arrive in fragments, beside its text.
+const FRAGMENTS: [&str; 6] =
+    ["arguments", "code", "output", "reasoningContent", "refusal", "stringValue"];
 
 /// One string of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// The literal in the document, quotes included.
+    /// The literal in the document, quotes included; empty when the text cannot be replaced there.
     pub literal: Range<usize>,
     /// Its text.
     pub text: String,
@@ -20,40 +33,119 @@ pub struct Segment {
 }
 
 /// A sequence of segments that the model reads as one text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Run(pub usize);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run(pub u64);
 
 /// What a request says, and whether it points to text that is elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// Every string that is text.
     pub segments: Vec<Segment>,
-    /// Whether it names files, addresses or cached content whose text nobody sees here.
+    /// Whether it names files, addresses or cached content whose text nobody sees here, or holds
+    /// text in a form that cannot be read.
     pub points_elsewhere: bool,
 }
 
+/// A turn: the list it stands in, and its place there.
+type Turn = (String, usize);
+
 /// The text of a request body. `text` must have passed [`super::json::check`].
 pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
+    let mut found: Vec<(Option<Turn>, Segment)> = Vec::new();
+    let mut roles: BTreeMap<Turn, String> = BTreeMap::new();
+    let mut inline = InlineData::default();
     let mut points_elsewhere = false;
-    let mut found = Vec::new();
-    let mut roles: Vec<(usize, String)> = Vec::new();
     collect(dialect, text, |path, segment| {
         points_elsewhere |= is_pointer(path, &segment.text);
-        if let Some(turn) = role_of(dialect, path) {
-            roles.push((turn, segment.text.clone()));
+        if path.last().is_some_and(|step| step.is("role"))
+            && let Some(turn) = turn_at(path, 1)
+        {
+            roles.insert(turn, segment.text.clone());
         }
-        found.push((turn_text(dialect, path), segment));
+        if inline.take(dialect, path, &segment.text) {
+            return;
+        }
+        found.push((turn_of(dialect, path), segment));
     })?;
-    let turns = found.iter().filter_map(|(turn, _)| turn.map(|turn| turn + 1)).max().unwrap_or(0);
-    let runs = number_runs(&roles, turns);
-    let segments = found
+    let runs = number_runs(&found, &roles);
+    let mut segments: Vec<Segment> = found
         .into_iter()
         .map(|(turn, mut segment)| {
-            segment.run = turn.map(|turn| Run(runs.get(turn).copied().unwrap_or(turn)));
+            segment.run = turn.and_then(|turn| runs.get(&turn).copied());
             segment
         })
         .collect();
+    points_elsewhere |= inline.decode(&mut segments);
     Ok(Request { segments, points_elsewhere })
+}
+
+/// The text of an answer or of one frame of a stream. A run is one candidate's text, its thoughts, or
+/// one member that arrives in fragments.
+pub fn answer(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> {
+    let mut found = Vec::new();
+    let shape = AnswerShape::read(text);
+    collect(dialect, text, |path, mut segment| {
+        segment.run = shape.run(dialect, path);
+        found.push(segment);
+    })?;
+    Ok(found)
+}
+
+fn collect(
+    dialect: Dialect,
+    text: &str,
+    mut visit: impl FnMut(&[Step<'_>], Segment),
+) -> Result<(), JsonError> {
+    let mut refused = None;
+    let mut strings = 0;
+    walk(text, |path, literal, place| {
+        strings += 1;
+        if strings > STRINGS_MAX {
+            refused = refused.take().or(Some(JsonError::TooManyStrings(STRINGS_MAX)));
+        }
+        if refused.is_some() || (place == Place::Value && is_signature(dialect, path)) {
+            return;
+        }
+        match text.get(literal.clone()).and_then(unquote) {
+            // An image inside the body; any other address is text.
+            Some(decoded) if is_media(dialect, path, &decoded) => {}
+            Some(decoded) => {
+                let literal = if place == Place::Name { 0..0 } else { literal };
+                visit(path, Segment { literal, text: decoded.into_owned(), run: None });
+            }
+            None => refused = Some(JsonError::LoneSurrogate(literal.start)),
+        }
+    })?;
+    refused.map_or(Ok(()), Err)
+}
+
+/// The model's own signature of a part: bytes, not text.
+fn is_signature(dialect: Dialect, path: &[Step<'_>]) -> bool {
+    dialect == Dialect::Native
+        && matches!(path, [.., Step::Key(parts), Step::Index(_), Step::Key(last)]
+            if parts == "parts" && last == "thoughtSignature")
+        && !is_free(path)
+}
+
+/// Sound and pictures in the body of a chat completion.
+fn is_media(dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
+    let [
+        Step::Key(list),
+        Step::Index(_),
+        Step::Key(content),
+        Step::Index(_),
+        Step::Key(parent),
+        Step::Key(last),
+    ] = path
+    else {
+        return false;
+    };
+    let is_audio = parent == "inputAudio" && last == "data";
+    let is_image = parent == "imageUrl" && last == "url" && text.starts_with("data:image/");
+    dialect == Dialect::OpenAi
+        && list == "messages"
+        && content == "content"
+        && (is_audio || is_image)
 }
 
 /// Whether a string names text that is fetched by the upstream.
@@ -62,175 +154,217 @@ fn is_pointer(path: &[Step<'_>], text: &str) -> bool {
         [Step::Key(root)] => root == "cachedContent" && !text.is_empty(),
         [.., Step::Key(parent), Step::Key(last)] => {
             (parent == "fileData" && last == "fileUri")
-                || (parent == "imageUrl" && last == "url" && !text.starts_with("data:"))
+                || (parent == "imageUrl" && last == "url" && !text.starts_with("data:image/"))
         }
         _ => false,
     }
 }
 
-/// The text of an answer or of one frame of a stream. Runs are numbered by candidate or choice.
-pub fn answer(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> {
-    let mut found = Vec::new();
-    let numbers = candidate_numbers(dialect, text);
-    collect(dialect, text, |path, mut segment| {
-        segment.run = candidate_text(dialect, path)
-            .map(|position| Run(numbers.get(position).copied().unwrap_or(position)));
-        found.push(segment);
-    })?;
-    Ok(found)
+/// Media in parts of the native dialect. Those of a text type are text in another coat.
+#[derive(Debug, Default)]
+struct InlineData {
+    types: HashMap<String, String>,
+    data: Vec<(String, String)>,
 }
 
-/// The `index` of each candidate in order: a frame of a stream may hold only the second one.
-fn candidate_numbers(dialect: Dialect, text: &str) -> Vec<usize> {
-    #[derive(serde::Deserialize)]
-    struct Indexed {
-        index: Option<usize>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Candidates {
-        #[serde(alias = "choices")]
-        candidates: Option<Vec<Indexed>>,
-    }
-    let key = match dialect {
-        Dialect::Native => "\"candidates\"",
-        Dialect::OpenAi => "\"choices\"",
-    };
-    if !text.contains(key) {
-        return Vec::new();
-    }
-    serde_json::from_str::<Candidates>(text)
-        .ok()
-        .and_then(|answer| answer.candidates)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-        .map(|(position, candidate)| candidate.index.unwrap_or(position))
-        .collect()
-}
-
-fn collect(
-    dialect: Dialect,
-    text: &str,
-    mut visit: impl FnMut(&[Step<'_>], Segment),
-) -> Result<(), JsonError> {
-    let mut broken = None;
-    walk(text, |path, literal| {
-        if is_opaque(dialect, path) {
-            return;
-        }
-        match text.get(literal.clone()).and_then(unquote) {
-            // An image inside the body; any other address is text.
-            Some(decoded) if is_address(path) && decoded.starts_with("data:") => {}
-            Some(decoded) => {
-                visit(path, Segment { literal, text: decoded.into_owned(), run: None });
-            }
-            None => broken = broken.or(Some(literal.start)),
-        }
-    })?;
-    broken.map_or(Ok(()), |at| Err(JsonError::LoneSurrogate(at)))
-}
-
-/// Strings that are data, not text: media bytes and the model's own signatures.
-fn is_opaque(dialect: Dialect, path: &[Step<'_>]) -> bool {
-    match (dialect, path) {
-        (_, [Step::Key(root), ..]) if root == "chaperone" => true,
-        (Dialect::Native, [.., Step::Key(last)]) if last == "thoughtSignature" => true,
-        (Dialect::Native, [.., Step::Key(parent), Step::Key(last)]) => {
-            parent == "inlineData" && last == "data"
-        }
-        (Dialect::OpenAi, [.., Step::Key(parent), Step::Key(last)]) => {
-            parent == "inputAudio" && last == "data"
-        }
-        _ => false,
-    }
-}
-
-fn is_address(path: &[Step<'_>]) -> bool {
-    matches!(path, [.., Step::Key(parent), Step::Key(last)] if parent == "imageUrl" && last == "url")
-}
-
-fn role_of(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
-    match path {
-        [Step::Key(list), Step::Index(turn), Step::Key(role)]
-            if list == turns(dialect) && role == "role" =>
+impl InlineData {
+    /// Takes the data and looks at the type; true when the string is data.
+    fn take(&mut self, dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
+        let [.., Step::Key(parts), Step::Index(_), Step::Key(parent), Step::Key(last)] = path
+        else {
+            return false;
+        };
+        if dialect != Dialect::Native || parts != "parts" || parent != "inlineData" || is_free(path)
         {
-            Some(*turn)
+            return false;
         }
-        _ => None,
+        let part = shown(path.get(..path.len() - 1).unwrap_or_default());
+        if last == "data" {
+            self.data.push((part, text.to_owned()));
+            return true;
+        }
+        if last == "mimeType" {
+            self.types.insert(part, text.to_ascii_lowercase());
+        }
+        false
     }
+
+    /// Adds what is text to the segments; true when something could not be read.
+    fn decode(self, segments: &mut Vec<Segment>) -> bool {
+        let mut unreadable = false;
+        for (part, data) in self.data {
+            let kind = self.types.get(&part).map_or("", String::as_str);
+            let is_media = ["image/", "audio/", "video/", "application/pdf"];
+            if is_media.iter().any(|media| kind.starts_with(media)) {
+                continue;
+            }
+            match decoded(&data) {
+                Some(text) => segments.push(Segment { literal: 0..0, text, run: None }),
+                None => unreadable = true,
+            }
+        }
+        unreadable
+    }
+}
+
+/// Either base64 alphabet, padded or not, as the service takes it.
+fn decoded(data: &str) -> Option<String> {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    let alphabet =
+        if data.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+    let bytes = GeneralPurpose::new(alphabet, config).decode(data).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 /// The turn a text part belongs to.
-fn turn_text(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
+fn turn_of(dialect: Dialect, path: &[Step<'_>]) -> Option<Turn> {
     match (dialect, path) {
-        (
-            Dialect::Native,
-            [Step::Key(list), Step::Index(turn), Step::Key(parts), Step::Index(_), Step::Key(text)],
-        ) if list == "contents" && parts == "parts" && text == "text" => Some(*turn),
-        (Dialect::OpenAi, [Step::Key(list), Step::Index(turn), Step::Key(content), ..])
-            if list == "messages" && content == "content" && ends_in_text(path) =>
+        (Dialect::Native, [.., Step::Key(parts), Step::Index(_), Step::Key(text)])
+            if parts == "parts" && text == "text" =>
         {
-            Some(*turn)
+            turn_at(path, 3)
+        }
+        (Dialect::Native, [.., Step::Key(parts), Step::Key(text)])
+            if parts == "parts" && text == "text" =>
+        {
+            turn_at(path, 2)
+        }
+        (Dialect::OpenAi, [.., Step::Key(content)]) if content == "content" => turn_at(path, 1),
+        (Dialect::OpenAi, [.., Step::Key(content), Step::Index(_), Step::Key(text)])
+            if content == "content" && text == "text" =>
+        {
+            turn_at(path, 3)
         }
         _ => None,
     }
 }
 
-fn ends_in_text(path: &[Step<'_>]) -> bool {
-    path.last().is_some_and(|step| step.is("content") || step.is("text"))
+/// The turn at a path without its last `steps`.
+fn turn_at(path: &[Step<'_>], steps: usize) -> Option<Turn> {
+    let turn = path.get(..path.len().checked_sub(steps)?)?;
+    Some(match turn.split_last() {
+        Some((Step::Index(place), list)) => (shown(list), *place),
+        _ => (shown(turn), 0),
+    })
 }
 
-fn turns(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Native => "contents",
-        Dialect::OpenAi => "messages",
+fn shown(path: &[Step<'_>]) -> String {
+    path.iter().fold(String::new(), |text, step| match step {
+        Step::Key(key) => text + "." + key,
+        Step::Index(index) => text + "." + &index.to_string(),
+    })
+}
+
+impl Run {
+    const FRAGMENT: u64 = 1 << 63;
+
+    /// Whether it is a member that arrives in fragments, beside a candidate's text.
+    pub fn is_fragment(self) -> bool {
+        self.0 & Self::FRAGMENT != 0
+    }
+
+    /// The candidate of an answer whose text this is; of a fragment, the first.
+    pub fn candidate(self) -> u64 {
+        if self.is_fragment() { 0 } else { self.0 / 2 }
     }
 }
 
-/// Gives neighbouring turns of one role the same number. Google reads an absent role as `user`.
-fn number_runs(roles: &[(usize, String)], turns: usize) -> Vec<usize> {
-    let mut named = vec!["user"; turns];
-    for (turn, role) in roles {
-        if let Some(slot) = named.get_mut(*turn) {
-            *slot = role;
-        }
-    }
-    let mut runs: Vec<usize> = Vec::with_capacity(turns);
-    let mut before: Option<(&str, usize)> = None;
-    for (turn, role) in named.into_iter().enumerate() {
-        let run = before.filter(|(named, _)| *named == role).map_or(turn, |(_, run)| run);
-        runs.push(run);
-        before = Some((role, run));
+/// Gives neighbouring turns of one role the same run. Google reads an absent role as `user`.
+fn number_runs(
+    found: &[(Option<Turn>, Segment)],
+    roles: &BTreeMap<Turn, String>,
+) -> BTreeMap<Turn, Run> {
+    let turns: std::collections::BTreeSet<&Turn> =
+        found.iter().filter_map(|(turn, _)| turn.as_ref()).collect();
+    let mut runs = BTreeMap::new();
+    let mut before: Option<(&Turn, &str)> = None;
+    let mut number = 0;
+    for turn in turns {
+        let role = roles.get(turn).map_or("user", String::as_str);
+        let joins = before.is_some_and(|(other, spoken)| other.0 == turn.0 && spoken == role);
+        number += u64::from(!joins);
+        runs.insert(turn.clone(), Run(number));
+        before = Some((turn, role));
     }
     runs
 }
 
-fn candidate_text(dialect: Dialect, path: &[Step<'_>]) -> Option<usize> {
-    match (dialect, path) {
-        (
-            Dialect::Native,
-            [
-                Step::Key(list),
-                Step::Index(candidate),
-                Step::Key(content),
-                Step::Key(parts),
-                Step::Index(_),
-                Step::Key(text),
-            ],
-        ) if list == "candidates" && content == "content" && parts == "parts" && text == "text" => {
-            Some(*candidate)
+/// The numbers and thoughts of an answer, which no string tells.
+#[derive(Debug, Default, Deserialize)]
+struct AnswerShape {
+    #[serde(alias = "choices", default)]
+    candidates: Option<Vec<CandidateShape>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct CandidateShape {
+    index: Option<u64>,
+    content: Option<ContentShape>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ContentShape {
+    parts: Option<Vec<PartShape>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct PartShape {
+    thought: Option<bool>,
+}
+
+impl AnswerShape {
+    fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    fn run(&self, dialect: Dialect, path: &[Step<'_>]) -> Option<Run> {
+        let candidate =
+            |position: usize| self.candidates.as_ref().and_then(|all| all.get(position));
+        let number = |position: usize| {
+            candidate(position).and_then(|one| one.index).unwrap_or(position as u64)
+        };
+        match (dialect, path) {
+            (
+                Dialect::Native,
+                [
+                    Step::Key(list),
+                    Step::Index(position),
+                    Step::Key(content),
+                    Step::Key(parts),
+                    Step::Index(part),
+                    Step::Key(text),
+                ],
+            ) if list == "candidates"
+                && content == "content"
+                && parts == "parts"
+                && text == "text" =>
+            {
+                let parts =
+                    candidate(*position).and_then(|one| one.content.as_ref()?.parts.as_ref());
+                let thought = parts.and_then(|parts| parts.get(*part)?.thought).unwrap_or(false);
+                Some(Run(number(*position) * 2 + u64::from(thought)))
+            }
+            (
+                Dialect::OpenAi,
+                [Step::Key(list), Step::Index(position), Step::Key(body), Step::Key(content), ..],
+            ) if list == "choices"
+                && (body == "message" || body == "delta")
+                && content == "content"
+                && path.last().is_some_and(|step| step.is("content") || step.is("text")) =>
+            {
+                Some(Run(number(*position) * 2))
+            }
+            (_, [Step::Key(_), Step::Index(_), .., Step::Key(last)])
+                if FRAGMENTS.contains(&last.as_ref()) =>
+            {
+                let mut hash = DefaultHasher::new();
+                shown(path).hash(&mut hash);
+                Some(Run(hash.finish() | Run::FRAGMENT))
+            }
+            _ => None,
         }
-        (
-            Dialect::OpenAi,
-            [Step::Key(list), Step::Index(choice), Step::Key(body), Step::Key(content), ..],
-        ) if list == "choices"
-            && (body == "message" || body == "delta")
-            && content == "content"
-            && ends_in_text(path) =>
-        {
-            Some(*choice)
-        }
-        _ => None,
     }
 }
 
@@ -239,45 +373,77 @@ mod tests {
     use super::{Run, answer, request};
     use crate::gemini::Dialect;
 
-    #[test]
-    fn text_is_everything_that_is_not_data() {
-        let body = r#"{"system_instruction":{"parts":[{"text":"s"}]},"contents":[
-            {"parts":[{"text":"a"},{"text":"b"},{"inline_data":{"mime_type":"image/png","data":"AAAA"}}]},
-            {"role":"user","parts":[{"text":"c","thoughtSignature":"zzz"}]},
-            {"role":"model","parts":[{"functionCall":{"name":"f","args":{"x":["d"]}}}]}],
-            "labels":{"l":"e"},"chaperone":{"variables":{"v":"f"}}}"#;
-        let found: Vec<_> = request(Dialect::Native, body)
-            .unwrap()
-            .segments
-            .into_iter()
-            .map(|segment| (segment.text, segment.run.map(|Run(run)| run)))
-            .collect();
-        let expected = [
-            ("s", None),
-            ("a", Some(0)),
-            ("b", Some(0)),
-            ("image/png", None),
-            ("user", None),
-            ("c", Some(0)),
-            ("model", None),
-            ("f", None),
-            ("d", None),
-            ("e", None),
-        ];
-        assert_eq!(found, expected.map(|(text, run)| (text.to_owned(), run)));
+    /// The texts of each run, joined by bars, in the order of the runs; then the lone ones.
+    fn joined(dialect: Dialect, body: &str) -> Vec<String> {
+        let mut runs: std::collections::BTreeMap<Option<Run>, Vec<String>> =
+            std::collections::BTreeMap::new();
+        for segment in request(dialect, body).unwrap().segments {
+            runs.entry(segment.run).or_default().push(segment.text);
+        }
+        runs.into_iter().rev().map(|(_, texts)| texts.join("|")).rev().collect()
     }
 
     #[test]
-    fn chat_messages_have_two_forms() {
-        let body = r#"{"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"text","text":"b"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]}"#;
-        let found = request(Dialect::OpenAi, body).unwrap().segments;
-        let runs: Vec<_> = found
-            .iter()
-            .filter(|segment| segment.run == Some(Run(0)))
-            .map(|segment| segment.text.as_str())
-            .collect();
-        assert_eq!(runs, ["a", "b"]);
-        assert!(found.iter().all(|segment| !segment.text.starts_with("data:")));
+    fn text_is_everything_that_is_not_data() {
+        let body = r#"{"system_instruction":{"parts":[{"text":"s"},{"text":"t"}]},"contents":[
+            {"parts":[{"text":"a"},{"inline_data":{"mime_type":"image/png","data":"AAAA"}},{"text":"b"}]},
+            {"role":"user","parts":[{"text":"c","thoughtSignature":"zzz"}]},
+            {"role":"model","parts":[{"functionCall":{"name":"f","args":{"x":["d"]}}}]}],
+            "labels":{"l":"e"}}"#;
+        let lone = "image/png|user|model|f|x|d|l|e";
+        assert_eq!(joined(Dialect::Native, body), [lone, "a|b|c", "s|t"]);
+    }
+
+    #[test]
+    fn runs_do_not_depend_on_what_stands_between() {
+        for (dialect, body) in [
+            (
+                Dialect::Native,
+                r#"{"contents":[{"role":"user","parts":[{"text":"a"}]},{"role":"user","parts":[{"text":"b"}]}]}"#,
+            ),
+            (
+                Dialect::Native,
+                r#"{"contents":[{"parts":[{"text":"a","partMetadata":{"k":"v"}},{"text":"b"}],"role":"user"}]}"#,
+            ),
+            (
+                Dialect::Native,
+                r#"{"generateContentRequest":{"contents":[{"parts":[{"text":"a"}]},{"parts":[{"text":"b"}]}]}}"#,
+            ),
+            (Dialect::Native, r#"{"contents":{"parts":[{"text":"a"},{"text":"b"}]}}"#),
+            (
+                Dialect::OpenAi,
+                r#"{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}"#,
+            ),
+            (
+                Dialect::OpenAi,
+                r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]}"#,
+            ),
+        ] {
+            assert!(
+                joined(dialect, body).contains(&"a|b".to_owned()),
+                "{body}: {:?}",
+                joined(dialect, body)
+            );
+        }
+        let turns = r#"{"contents":[{"role":"user","parts":[{"text":"a"}]},{"role":"model","parts":[{"text":"b"}]}]}"#;
+        assert_eq!(joined(Dialect::Native, turns), ["user|model", "a", "b"]);
+    }
+
+    #[test]
+    fn data_is_only_where_the_api_has_data() {
+        for body in [
+            r#"{"contents":[{"parts":[{"functionResponse":{"response":{"thoughtSignature":"find me"}}}]}]}"#,
+            r#"{"contents":[{"parts":[{"functionResponse":{"response":{"inlineData":{"data":"find me"}}}}]}]}"#,
+            r#"{"contents":[{"parts":[{"functionCall":{"args":{"find me":1}}}]}]}"#,
+            r#"{"contents":[{"parts":[{"inlineData":{"data":"ZmluZCBtZQ==","mimeType":"text/plain"}}]}]}"#,
+            r#"{"contents":[{"parts":[{"inline_data":{"mime_type":"application/json","data":"ZmluZCBtZQ"}}]}]}"#,
+            r#"{"tools":[{"functionDeclarations":[{"parameters":{"properties":{"find me":{}}}}]}]}"#,
+        ] {
+            let found = request(Dialect::Native, body).unwrap().segments;
+            assert!(found.iter().any(|segment| segment.text == "find me"), "{body}");
+        }
+        let hidden = r#"{"x":{"image_url":{"url":"data:image/find me"}}}"#;
+        assert!(!request(Dialect::OpenAi, hidden).unwrap().segments.is_empty());
     }
 
     #[test]
@@ -285,7 +451,16 @@ mod tests {
         for (dialect, body, elsewhere) in [
             (Dialect::Native, r#"{"cachedContent":"cachedContents/x"}"#, true),
             (Dialect::Native, r#"{"contents":[{"parts":[{"file_data":{"file_uri":"f"}}]}]}"#, true),
-            (Dialect::Native, r#"{"contents":[{"parts":[{"inlineData":{"data":"AA"}}]}]}"#, false),
+            (
+                Dialect::Native,
+                r#"{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"AA"}}]}]}"#,
+                false,
+            ),
+            (
+                Dialect::Native,
+                r#"{"contents":[{"parts":[{"inlineData":{"mimeType":"text/x","data":"!"}}]}]}"#,
+                true,
+            ),
             (
                 Dialect::OpenAi,
                 r#"{"messages":[{"content":[{"image_url":{"url":"https://x"}}]}]}"#,
@@ -293,7 +468,7 @@ mod tests {
             ),
             (
                 Dialect::OpenAi,
-                r#"{"messages":[{"content":[{"image_url":{"url":"data:x"}}]}]}"#,
+                r#"{"messages":[{"content":[{"image_url":{"url":"data:image/x"}}]}]}"#,
                 false,
             ),
         ] {
@@ -302,10 +477,19 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_by_candidate() {
-        let body = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]}},{"content":{"parts":[{"text":"b"}]},"finishMessage":"m"}]}"#;
-        let runs: Vec<_> =
-            answer(Dialect::Native, body).unwrap().iter().map(|segment| segment.run).collect();
-        assert_eq!(runs, [Some(Run(0)), Some(Run(1)), None]);
+    fn answers_are_read_by_candidate_thoughts_apart() {
+        let body = r#"{"candidates":[
+            {"index":1,"content":{"parts":[{"text":"a","thought":true},{"text":"b"}]},"finishMessage":"m"},
+            {"content":{"parts":[{"text":"c"},{"executableCode":{"code":"d"}}]}}]}"#;
+        let runs: Vec<_> = answer(Dialect::Native, body)
+            .unwrap()
+            .into_iter()
+            .map(|one| (one.text, one.run))
+            .collect();
+        assert_eq!(runs[0], ("a".to_owned(), Some(Run(3))));
+        assert_eq!(runs[1], ("b".to_owned(), Some(Run(2))));
+        assert_eq!(runs[2], ("m".to_owned(), None));
+        assert_eq!(runs[3].0, "c");
+        assert!(runs[4].1.is_some_and(|run| run.0 > 1 << 62), "fragments have runs of their own");
     }
 }

@@ -80,6 +80,17 @@ pub enum Action {
     Block,
 }
 
+impl Action {
+    /// The word in headers, metrics and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Warn => "warn",
+            Self::Redact => "redact",
+            Self::Block => "block",
+        }
+    }
+}
+
 /// The part of a guardrail that says what to look for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

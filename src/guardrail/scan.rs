@@ -13,6 +13,9 @@ use super::compile::{Growing, Guardrails, Pattern, Use};
 use super::rule::Action;
 use super::verify::{begins_word, splits_word};
 
+/// How many shorter matches are tried where the longest is cut out of a word.
+const SHORTER_MAX: usize = 16;
+
 /// Which rules apply to a text, by their position in [`Guardrails::rules`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSet(Vec<bool>);
@@ -235,15 +238,32 @@ impl Pattern {
             at = ceil_char(text, at.max(stretch.start));
             let end = ceil_char(text, stretch.end);
             while let Some(hit) = text.get(..end).and_then(|text| self.regex.find_at(text, at)) {
-                if self.accepts(text, &hit.range()) {
-                    at = hit.end();
-                    found.push(hit.range());
-                } else {
-                    at = ceil_char(text, hit.start() + 1);
+                match self.whole(text, hit.range()) {
+                    Some(span) => {
+                        at = span.end;
+                        found.push(span);
+                    }
+                    None => at = ceil_char(text, hit.start() + 1),
                 }
             }
         }
         found
+    }
+
+    /// The match, or the longest shorter one from the same start, that is whole and valid.
+    fn whole(&self, text: &str, mut span: Range<usize>) -> Option<Range<usize>> {
+        for _ in 0..SHORTER_MAX {
+            if self.accepts(text, &span) {
+                return Some(span);
+            }
+            let end = text.floor_char_boundary(span.end.checked_sub(1)?);
+            let shorter = text.get(..end).and_then(|text| self.regex.find_at(text, span.start))?;
+            if shorter.start() != span.start {
+                return None;
+            }
+            span = shorter.range();
+        }
+        None
     }
 
     fn accepts(&self, text: &str, span: &Range<usize>) -> bool {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::rule::Validate;
 
-/// Whether a span is cut out of a longer word: a letter, digit or `_` on both sides of an edge.
+/// Whether a span is cut out of a longer word: a letter or digit on both sides of an edge. `_` is no
+/// letter, or Markdown italics would hide a phrase.
 pub(super) fn splits_word(text: &str, span: &Range<usize>) -> bool {
     let at_edge = |at: usize| {
         let before = text.get(..at).and_then(|head| head.chars().next_back());
@@ -20,7 +21,7 @@ pub(super) fn begins_word(text: &str, at: usize) -> bool {
 }
 
 fn is_word(letter: char) -> bool {
-    letter.is_alphanumeric() || letter == '_'
+    letter.is_alphanumeric()
 }
 
 impl Validate {

@@ -24,7 +24,7 @@ const TABLES: &str = "
         execution text not null,
         at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))";
 const APPEND: &str = "insert into outbox (executions, bytes, batch) values (?1, ?2, ?3)";
-const OLDEST: &str = "select id, bytes, batch from outbox order by id limit ?1";
+const OLDEST: &str = "select id, executions, bytes, batch from outbox order by id limit ?1";
 const REMOVE: &str = "delete from outbox where id between ?1 and ?2";
 const TOTALS: &str = "select coalesce(sum(executions), 0), coalesce(sum(bytes), 0) from outbox";
 const BURY: &str =
@@ -50,8 +50,8 @@ pub(super) struct Load {
     pub(super) last: i64,
     pub(super) bytes: u64,
     pub(super) executions: Vec<Execution>,
-    /// Rows that do not read as executions.
-    pub(super) unreadable: Vec<String>,
+    /// Rows that do not read as executions, with how many they hold.
+    pub(super) unreadable: Vec<(u64, String)>,
 }
 
 impl OutboxFile {
@@ -94,14 +94,16 @@ impl OutboxFile {
 
     /// The oldest rows, at most `rows_max` of them.
     pub(super) fn oldest(&self, rows_max: u32) -> Result<Load, StoreError> {
-        let rows: Vec<(i64, u64, String)> = self.with(|connection| {
+        let rows: Vec<(i64, u64, u64, String)> = self.with(|connection| {
             connection
                 .prepare_cached(OLDEST)?
-                .query_map([rows_max], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .query_map([rows_max], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
                 .collect()
         })?;
         let mut load = Load::default();
-        for (id, bytes, batch) in rows {
+        for (id, count, bytes, batch) in rows {
             if load.bytes == 0 {
                 load.first = id;
             }
@@ -109,7 +111,7 @@ impl OutboxFile {
             load.bytes += bytes;
             match serde_json::from_str::<Vec<Execution>>(&batch) {
                 Ok(executions) => load.executions.extend(executions),
-                Err(_) => load.unreadable.push(batch),
+                Err(_) => load.unreadable.push((count, batch)),
             }
         }
         Ok(load)

@@ -13,6 +13,8 @@ pub struct Ledger {
     /// Bytes in the file.
     bytes: AtomicU64,
     store_reachable: AtomicBool,
+    /// Whether the file took the last batch.
+    writable: AtomicBool,
 }
 
 /// The counts at one moment.
@@ -44,6 +46,7 @@ impl Ledger {
             lost: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             store_reachable: AtomicBool::new(true),
+            writable: AtomicBool::new(true),
         }
     }
 
@@ -64,7 +67,16 @@ impl Ledger {
     }
 
     pub(super) fn has_room(&self) -> bool {
+        self.writable.load(Relaxed) && self.has_bytes()
+    }
+
+    /// Whether the budget of the file allows another batch.
+    pub(super) fn has_bytes(&self) -> bool {
         self.bytes.load(Relaxed) < self.bytes_max
+    }
+
+    pub(super) fn set_writable(&self, writable: bool) {
+        self.writable.store(writable, Relaxed);
     }
 
     pub(super) fn accept(&self, count: u64) {

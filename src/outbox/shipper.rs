@@ -120,11 +120,12 @@ async fn settle(
             (execution.request_id, reason, json)
         })
         .collect();
-    for (index, batch) in load.unreadable.iter().enumerate() {
+    let mut buried = letters.len() as u64;
+    for (index, (count, batch)) in load.unreadable.iter().enumerate() {
+        buried += count;
         let id = format!("batch-{}-{index}", load.first);
         letters.push((id, "does not read as executions".to_owned(), batch.clone()));
     }
-    let buried = letters.len() as u64;
     if buried > 0 {
         telemetry::events::executions_buried(buried);
     }

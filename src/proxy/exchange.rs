@@ -3,6 +3,7 @@
 //! It is written exactly once, whatever happens: by whoever ends the call, or by being dropped, which
 //! means that the client left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ use crate::price::Prices;
 use crate::telemetry;
 use crate::words::ids::ExecutionId;
 use crate::words::{clock, digest};
+
+/// Violations kept with their place; the reasons count all of them.
+const VIOLATIONS_MAX: usize = 100;
 
 /// One call under way.
 #[derive(Debug)]
@@ -138,18 +142,21 @@ impl Exchange {
         };
         for index in rules.iter() {
             let Some(rule) = guardrails.rules().get(index) else { continue };
-            let found: Vec<&str> = findings
-                .iter()
-                .filter(|finding| finding.rule == index)
-                .map(|finding| guardrails.entity(finding))
-                .collect();
+            let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+            for finding in findings.iter().filter(|finding| finding.rule == index) {
+                *found.entry(guardrails.entity(finding)).or_default() += 1;
+            }
+            for entity in found.keys() {
+                let action = rule.action().name();
+                let what = [rule.name.as_str(), entity, direction, action];
+                telemetry::events::violation(&open.execution.request_id, what);
+            }
             open.execution.evaluated(&rule.name, direction, &found);
         }
-        for finding in findings {
+        let room = VIOLATIONS_MAX.saturating_sub(open.execution.guardrail_violations.len());
+        for finding in findings.iter().take(room) {
             let Some(rule) = guardrails.rules().get(finding.rule) else { continue };
-            let action = guardrails.judge(std::slice::from_ref(finding)).name();
-            let what = [rule.name.as_str(), guardrails.entity(finding), direction, action];
-            telemetry::events::violation(&open.execution.request_id, what);
+            let action = rule.action().name();
             open.execution.guardrail_violations.push(Violation {
                 rule_name: rule.name.clone(),
                 entity: guardrails.entity(finding).to_owned(),
@@ -238,8 +245,10 @@ impl Execution {
         }
     }
 
-    fn evaluated(&mut self, rule: &str, direction: &str, found: &[&str]) {
-        let reason = (!found.is_empty()).then(|| format!("{direction}: {}", found.join(", ")));
+    fn evaluated(&mut self, rule: &str, direction: &str, found: &BTreeMap<&str, usize>) {
+        let counts: Vec<String> =
+            found.iter().map(|(entity, count)| format!("{entity} ×{count}")).collect();
+        let reason = (!found.is_empty()).then(|| format!("{direction}: {}", counts.join(", ")));
         let known = self.guardrails_evaluated.iter_mut().find(|one| one.rule_name == rule);
         match known {
             Some(known) => {

@@ -219,7 +219,7 @@ fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
     };
     let text = crate::gemini::json::check(&json).map_err(|_unreadable| refuse())?;
     // Values that could be read two ways are refused here as they are in bodies.
-    crate::gemini::json::walk(text, |_, _| {}).map_err(|_unreadable| refuse())?;
+    crate::gemini::json::walk(text, |_, _, _| {}).map_err(|_unreadable| refuse())?;
     serde_json::from_str(text).map_err(|_unreadable| refuse())
 }
 

@@ -1,6 +1,7 @@
 //! Steps 4 and 6: the guardrails. Only this module can make [`Screened`] and [`Cleared`], and only a
 //! [`Cleared`] call can be forwarded.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -148,7 +149,11 @@ pub(super) fn untrusted(
     let of_body = segments.len();
     let mut variables = planned.identified.variables.clone();
     for (_, value) in untrusted_values(&planned, &mut variables) {
-        strings(value, &mut |text| segments.push(alone(text)));
+        strings(value, &mut |text| segments.push(of_variable(text)));
+    }
+    let editable = segments.len();
+    for (_, value) in untrusted_values(&planned, &mut variables) {
+        names(value, &mut |text| segments.push(of_variable(text)));
     }
     let Scope { untrusted: rules, rendered, .. } = planned.scope();
     // A rule that asks for the rendered prompt also looks at what goes into it.
@@ -162,6 +167,10 @@ pub(super) fn untrusted(
         Strictest::Allow | Strictest::Warn => {
             let body = arrived.body.clone();
             Verdict::Passed(Screened { planned, body, variables })
+        }
+        // A name cannot be replaced without changing what it names.
+        Strictest::Redact if !can_redact(&guardrails, &segments, &placed, of_body..editable) => {
+            Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed))
         }
         Strictest::Redact => {
             let changed = redact(&guardrails, &segments, &redacting(&guardrails, placed));
@@ -222,15 +231,14 @@ pub(super) fn rendered(
 impl Blocked {
     fn of(planned: &Planned, guardrails: &Guardrails, placed: &[Placed]) -> Self {
         let arrived = &planned.identified.arrived;
-        let mut rules: Vec<String> = placed
+        let rules: BTreeSet<String> = placed
             .iter()
             .filter_map(|one| guardrails.rules().get(one.finding.rule))
             .filter(|rule| rule.action() != Action::Warn)
             .map(|rule| rule.name.clone())
             .collect();
-        rules.dedup();
         Self {
-            rules,
+            rules: rules.into_iter().collect(),
             dialect: arrived.dialect,
             call: arrived.head.route.call,
             framing: arrived.framing,
@@ -289,12 +297,11 @@ impl Blocked {
 pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
     let facts = exchange.fact(|execution| {
         let template = execution.template_id.and(execution.template_name.clone());
-        let mut found: Vec<String> = execution
+        let found: BTreeSet<String> = execution
             .guardrail_violations
             .iter()
             .map(|violation| format!("{}={}", violation.rule_name, violation.action))
             .collect();
-        found.dedup();
         (template.zip(execution.template_version), execution.ab_test_group.clone(), found)
     });
     let Some((template, arm, found)) = facts else { return };
@@ -306,6 +313,7 @@ pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
         headers::set(out, headers::ARM, &arm);
     }
     if !found.is_empty() {
+        let found: Vec<String> = found.into_iter().collect();
         headers::set(out, headers::GUARDRAILS, &found.join(", "));
     }
     let own = clock::millis(exchange.own());
@@ -377,6 +385,31 @@ fn untrusted_values<'v>(
     variables.iter_mut().filter(move |(name, _)| !trusted(name))
 }
 
+/// Whether everything to be replaced stands in strings that can be: literals of the body, or these.
+fn can_redact(
+    guardrails: &Guardrails,
+    segments: &[Segment],
+    placed: &[Placed],
+    variables: std::ops::Range<usize>,
+) -> bool {
+    redacting(guardrails, placed.to_vec()).iter().flat_map(|one| &one.places).all(|place| {
+        let is_literal = segments.get(place.segment).is_some_and(|one| !one.literal.is_empty());
+        is_literal || variables.contains(&place.segment)
+    })
+}
+
+/// The names of members, which a template may print as it prints values.
+fn names(value: &Value, visit: &mut impl FnMut(&str)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| names(item, visit)),
+        Value::Object(members) => members.iter().for_each(|(name, member)| {
+            visit(name);
+            names(member, visit);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 fn strings(value: &Value, visit: &mut impl FnMut(&str)) {
     match value {
         Value::String(text) => visit(text),
@@ -395,6 +428,11 @@ fn strings_mut(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// Values that a template may put side by side are looked at side by side.
+fn of_variable(text: &str) -> Segment {
+    Segment { literal: 0..0, text: text.to_owned(), run: Some(text::Run(u64::MAX)) }
 }
 
 fn alone(text: &str) -> Segment {

@@ -24,13 +24,15 @@ impl Proxy {
         let mut exchange = Exchange::begin(self, &catalog, clock::now());
         let mut dialect = None;
         let request_id = exchange.fact(|one| one.request_id.clone()).unwrap_or_default();
-        let answered =
-            match caught(self.steps(request, catalog.clone(), &mut exchange, &mut dialect)).await {
-                Some(answered) => answered,
-                None => {
-                    Err(Refusal::new(Kind::Internal, "an internal error; only this request failed"))
-                }
-            };
+        let steps = caught(self.steps(request, catalog.clone(), &mut exchange, &mut dialect));
+        let answered = tokio::select! {
+            answered = steps => answered.unwrap_or_else(|| {
+                Err(Refusal::new(Kind::Internal, "an internal error; only this request failed"))
+            }),
+            () = self.drained.cancelled() => {
+                Err(Refusal::new(Kind::Draining, "the proxy is shutting down"))
+            }
+        };
         let mut reply =
             answered.unwrap_or_else(|refusal| refuse(&refusal, dialect, exchange.take()));
         headers::set(reply.headers_mut(), headers::REQUEST_ID, &request_id);

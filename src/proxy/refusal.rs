@@ -52,6 +52,8 @@ pub(super) enum Kind {
     Upstream(UpstreamError),
     /// The answer cannot be inspected.
     UnreadableAnswer,
+    /// The process stops and the answer is not there yet.
+    Draining,
     /// A panic.
     Internal,
 }
@@ -124,7 +126,9 @@ impl Kind {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Overloaded | Self::Unrecordable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::Overloaded | Self::Unrecordable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Upstream(UpstreamError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream(UpstreamError::ClientBody) => StatusCode::BAD_REQUEST,
             Self::Upstream(UpstreamError::Unreachable) => StatusCode::SERVICE_UNAVAILABLE,
@@ -172,6 +176,7 @@ impl Kind {
             Self::Unrecordable => "unrecordable",
             Self::Upstream(error) => error.name(),
             Self::UnreadableAnswer => "unreadable_answer",
+            Self::Draining => "shutdown",
             Self::Internal => "internal",
         }
     }
@@ -194,6 +199,7 @@ impl Kind {
             Self::Unrecordable => "no record could be kept",
             Self::Upstream(_) => "the upstream failed",
             Self::UnreadableAnswer => "the answer could not be inspected",
+            Self::Draining => "the process stopped before the answer came",
             Self::Internal => "an internal error",
         }
     }
@@ -205,6 +211,7 @@ impl Kind {
                 Outcome::ClientLeft
             }
             Self::Upstream(_) | Self::UnreadableAnswer | Self::Internal => Outcome::Failed,
+            Self::Draining => Outcome::Drained,
             Self::BadRequest
             | Self::MethodNotAllowed
             | Self::NotSupported
@@ -247,6 +254,7 @@ mod tests {
             (Kind::Upstream(UpstreamError::Broken), 502, "UNAVAILABLE"),
             (Kind::Upstream(UpstreamError::ClientBody), 400, "INVALID_ARGUMENT"),
             (Kind::UnreadableAnswer, 502, "UNAVAILABLE"),
+            (Kind::Draining, 503, "UNAVAILABLE"),
             (Kind::Internal, 500, "INTERNAL"),
         ] {
             assert_eq!((kind.status().as_u16(), kind.google()), (status, google), "{kind:?}");

@@ -1,9 +1,10 @@
 //! Many strings as one text to inspect, and findings back onto the strings.
 //!
-//! Parts of one run are joined with a line feed, other strings with U+0000, which no rule bridges. A
-//! phrase cut inside a word is whole only when the parts are joined directly, so runs of several parts
-//! are looked at both ways.
+//! Strings of one run are joined with a line feed, wherever they stand, and others with U+0000. A phrase
+//! cut inside a word is whole only when they are joined directly, so runs of several strings are looked
+//! at both ways.
 
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use crate::gemini::text::Segment;
@@ -18,7 +19,7 @@ pub(super) struct Texts<'s> {
 }
 
 /// A stretch of one of the strings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) segment: usize,
     pub(super) span: Range<usize>,
@@ -33,8 +34,8 @@ pub(super) struct Placed {
 
 struct Joined {
     text: String,
-    /// Where each segment begins.
-    starts: Vec<usize>,
+    /// Where each string begins, and which it is.
+    starts: Vec<(usize, usize)>,
 }
 
 impl<'s> Texts<'s> {
@@ -47,29 +48,50 @@ impl<'s> Texts<'s> {
         if rules.is_empty() {
             return Vec::new();
         }
-        let mut placed = self.scan(guardrails, rules, "\n");
-        if self.has_runs() {
-            for other in self.scan(guardrails, rules, "") {
-                let known = placed.iter().any(|one| {
-                    one.places == other.places && one.finding.rule == other.finding.rule
-                });
-                if !known {
-                    placed.push(other);
-                }
-            }
+        let order = self.order();
+        let mut placed = self.scan(&order, "\n", guardrails, rules);
+        if order.iter().any(|group| group.len() > 1) {
+            let known: HashSet<(usize, Vec<Place>)> =
+                placed.iter().map(|one| (one.finding.rule, one.places.clone())).collect();
+            let other = self.scan(&order, "", guardrails, rules);
+            placed.extend(
+                other
+                    .into_iter()
+                    .filter(|one| !known.contains(&(one.finding.rule, one.places.clone()))),
+            );
         }
         placed
     }
 
-    fn has_runs(&self) -> bool {
-        self.segments.windows(2).any(|pair| match pair {
-            [one, two] => one.run.is_some() && one.run == two.run,
-            _ => false,
-        })
+    /// The strings in groups that are read as one: runs whole, where they first appear, and lone ones.
+    fn order(&self) -> Vec<Vec<usize>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut runs = BTreeMap::new();
+        for (index, segment) in self.segments.iter().enumerate() {
+            match segment.run {
+                None => groups.push(vec![index]),
+                Some(run) => {
+                    let at = *runs.entry(run).or_insert_with(|| {
+                        groups.push(Vec::new());
+                        groups.len() - 1
+                    });
+                    if let Some(group) = groups.get_mut(at) {
+                        group.push(index);
+                    }
+                }
+            }
+        }
+        groups
     }
 
-    fn scan(&self, guardrails: &Guardrails, rules: &RuleSet, seam: &str) -> Vec<Placed> {
-        let joined = self.join(seam);
+    fn scan(
+        &self,
+        order: &[Vec<usize>],
+        seam: &str,
+        guardrails: &Guardrails,
+        rules: &RuleSet,
+    ) -> Vec<Placed> {
+        let joined = self.join(order, seam);
         guardrails
             .scan(&joined.text, rules)
             .into_iter()
@@ -80,37 +102,36 @@ impl<'s> Texts<'s> {
             .collect()
     }
 
-    fn join(&self, seam: &str) -> Joined {
+    fn join(&self, order: &[Vec<usize>], seam: &str) -> Joined {
         let len = self.segments.iter().map(|segment| segment.text.len() + 1).sum();
         let mut joined = Joined { text: String::with_capacity(len), starts: Vec::new() };
-        let mut before: Option<&Segment> = None;
-        for segment in self.segments {
-            match before {
-                Some(before) if segment.run.is_some() && before.run == segment.run => {
+        for group in order {
+            if !joined.starts.is_empty() {
+                joined.text.push_str(APART);
+            }
+            for (place, index) in group.iter().enumerate() {
+                if place > 0 {
                     joined.text.push_str(seam);
                 }
-                Some(_) => joined.text.push_str(APART),
-                None => {}
+                joined.starts.push((joined.text.len(), *index));
+                joined.text.push_str(self.segments.get(*index).map_or("", |one| &one.text));
             }
-            joined.starts.push(joined.text.len());
-            joined.text.push_str(&segment.text);
-            before = Some(segment);
         }
         joined
     }
 
     fn places(&self, joined: &Joined, span: &Range<usize>) -> Vec<Place> {
-        let first = joined.starts.partition_point(|start| *start <= span.start).saturating_sub(1);
-        self.segments
+        let first = joined.starts.partition_point(|(start, _)| *start <= span.start);
+        joined
+            .starts
             .iter()
-            .zip(&joined.starts)
-            .enumerate()
-            .skip(first)
-            .take_while(|(_, (_, start))| **start < span.end)
-            .filter_map(|(segment, (text, start))| {
+            .skip(first.saturating_sub(1))
+            .take_while(|(start, _)| *start < span.end)
+            .filter_map(|(start, segment)| {
+                let len = self.segments.get(*segment)?.text.len();
                 let from = span.start.max(*start) - start;
-                let to = span.end.min(start + text.text.len()).checked_sub(*start)?;
-                (from < to).then_some(Place { segment, span: from..to })
+                let to = span.end.min(start + len).checked_sub(*start)?;
+                (from < to).then_some(Place { segment: *segment, span: from..to })
             })
             .collect()
     }
@@ -194,7 +215,7 @@ mod tests {
         .unwrap()
     }
 
-    fn redacted(parts: &[(&str, Option<usize>)]) -> Vec<(usize, String)> {
+    fn redacted(parts: &[(&str, Option<u64>)]) -> Vec<(usize, String)> {
         let segments: Vec<Segment> = parts
             .iter()
             .map(|(text, run)| Segment {
@@ -220,5 +241,10 @@ mod tests {
         );
         assert_eq!(redacted(&[("a secret", Some(0)), ("word b", Some(1))]), []);
         assert_eq!(redacted(&[("a secret", None), ("word b", None)]), []);
+        assert_eq!(
+            redacted(&[("a secret ", Some(0)), ("between", None), ("word b", Some(0))]),
+            [(0, format!("a {hole}")), (2, " b".to_owned())],
+            "what stands between does not matter"
+        );
     }
 }

@@ -230,12 +230,12 @@ fn from_driver(error: &tokio_postgres::Error) -> StoreError {
     }
     let constraint = server.constraint().map(|name| format!(" on {name}")).unwrap_or_default();
     let what = format!("SQLSTATE {}{constraint}", code.code());
-    // Connection trouble, resources, operator intervention, I/O, wrong password, read-only.
-    let passing = ["08", "53", "57", "58", "28", "25", "3D"];
-    if passing.iter().any(|class| code.code().starts_with(class)) {
-        StoreError::Unavailable(what)
-    } else {
+    // Only what is wrong with the row itself is final: bad data and violated constraints. Deadlocks,
+    // permissions, restarts and full disks pass.
+    if ["22", "23"].iter().any(|class| code.code().starts_with(class)) {
         StoreError::Refused(what)
+    } else {
+        StoreError::Unavailable(what)
     }
 }
 

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::catalog::Source;
 use crate::execution::{Execution, Outcome};
+use crate::price::bare;
 
 /// From a cached answer to a long think: seconds.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -155,7 +156,7 @@ pub fn execution(execution: &Execution) {
 fn tokens(execution: &Execution) {
     // Priced models are a closed set; others must not become labels.
     let model = match (&execution.model_name, execution.estimated_cost_usd) {
-        (Some(model), Some(_)) => model.clone(),
+        (Some(model), Some(_)) => bare(model).to_owned(),
         _ => "other".to_owned(),
     };
     for (kind, count) in [

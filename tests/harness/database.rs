@@ -20,7 +20,6 @@ fn cluster() -> String {
 pub struct Database {
     pub url: String,
     host: String,
-    name: String,
 }
 
 impl Database {
@@ -30,7 +29,7 @@ impl Database {
         execute(&cluster, &format!("create database {name}")).await;
         let (base, _) = cluster.rsplit_once('/').unwrap();
         let host = base.rsplit('@').next().unwrap().to_owned();
-        Self { url: format!("{base}/{name}"), host, name }
+        Self { url: format!("{base}/{name}"), host }
     }
 
     /// The same database through a cable that can be pulled.
@@ -60,10 +59,6 @@ impl Database {
         let count = client.query_one(sql, &[]).await.unwrap().get(0);
         driver.abort();
         count
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
     }
 }
 

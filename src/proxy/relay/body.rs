@@ -32,6 +32,8 @@ pub(super) struct Relay {
     exchange: Exchange,
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
+    /// Ends by a cut, because a last frame would not be one.
+    aborts: bool,
 }
 
 impl Relay {
@@ -48,6 +50,7 @@ impl Relay {
             exchange,
             drained: Box::pin(drained.cancelled_owned()),
             ended: false,
+            aborts: false,
         };
         relay.end_if_over();
         relay
@@ -105,7 +108,11 @@ impl Relay {
     fn drain(&mut self) {
         self.upstream = None;
         if let Reader::Frames(frames) = &mut self.reader {
+            self.aborts = !frames.can_end_here();
             let (outcome, error_type) = frames.drain(&mut self.exchange, &mut self.out);
+            if self.aborts {
+                self.out.clear();
+            }
             self.close(outcome, error_type);
         }
     }
@@ -136,6 +143,9 @@ impl Body for Relay {
         loop {
             if let Some(bytes) = this.out.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if std::mem::take(&mut this.aborts) {
+                return Poll::Ready(Some(Err("cut by the shutdown".into())));
             }
             let Some(body) = &mut this.upstream else { return Poll::Ready(None) };
             let is_stream = matches!(this.reader, Reader::Frames(_));

@@ -29,8 +29,11 @@ pub(super) struct FrameReader {
     frames: Frames,
     answer: Answer,
     /// By candidate, its text so far.
-    texts: BTreeMap<usize, Channel>,
+    texts: BTreeMap<Run, Channel>,
     held: VecDeque<Held>,
+    held_bytes: usize,
+    /// What cannot be decided within this many bytes cannot be inspected.
+    held_bytes_max: usize,
     /// Whether anything was sent.
     begun: bool,
     noted: bool,
@@ -59,7 +62,7 @@ struct Held {
     frame: Frame,
     segments: Vec<Segment>,
     /// Where the text of each segment stands in its channel.
-    spans: Vec<Option<(usize, Range<usize>)>>,
+    spans: Vec<Option<(Run, Range<usize>)>>,
     /// Replacements inside segments: segment, bytes of its text, what goes there.
     holes: Vec<(usize, Range<usize>, String)>,
 }
@@ -81,6 +84,8 @@ impl FrameReader {
             answer: Answer::default(),
             texts: BTreeMap::new(),
             held: VecDeque::new(),
+            held_bytes: 0,
+            held_bytes_max: frame_bytes_max,
             begun: false,
             noted: false,
             state: State::Reading,
@@ -148,7 +153,7 @@ impl FrameReader {
         } else if !rest.is_empty() && self.frame(rest, exchange, out) == Flow::Stop {
             return self.blocked(exchange);
         }
-        let channels: Vec<usize> = self.texts.keys().copied().collect();
+        let channels: Vec<Run> = self.texts.keys().copied().collect();
         for channel in channels {
             let findings = self.texts.get_mut(&channel).map(|one| one.window.finish().findings);
             if self.found(channel, &findings.unwrap_or_default(), exchange, out) == Flow::Stop {
@@ -161,6 +166,13 @@ impl FrameReader {
         exchange.answered(&self.answer, !self.answer.is_complete());
         self.note_clean(exchange);
         watch::outcome(http::StatusCode::OK, &self.answer)
+    }
+
+    /// Whether a last frame can follow what was sent. A stream that nobody inspects may stand in the
+    /// middle of one.
+    pub(super) fn can_end_here(&self) -> bool {
+        !self.plan.rules.is_empty()
+            || (self.frames.is_between_frames() && self.state == State::Reading)
     }
 
     /// The end of the process: the stream says so instead of being cut.
@@ -207,23 +219,30 @@ impl FrameReader {
         };
         let mut held =
             Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
-        let mut found: Vec<(usize, Vec<Finding>)> = Vec::new();
+        let mut found: Vec<(Run, Vec<Finding>)> = Vec::new();
         for (index, segment) in held.segments.iter().enumerate() {
-            match segment.run {
-                Some(Run(channel)) => {
-                    let (span, findings) = self.push(channel, &segment.text);
-                    if let Some(slot) = held.spans.get_mut(index) {
-                        *slot = Some((channel, span));
-                    }
-                    found.push((channel, findings));
-                }
-                None => {
-                    let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
-                    if self.alone(index, &findings, &mut held.holes, exchange) == Verdict::Block {
-                        return self.stop(0, exchange, out);
-                    }
+            let mut seen = found.iter().map(|(run, _)| *run);
+            // A part that begins anew is also looked at alone: joined to the one before, its first
+            // word could hide in the last one there.
+            let is_alone =
+                segment.run.is_none_or(|run| seen.any(|one| one == run) || run.is_fragment());
+            if is_alone {
+                let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
+                if self.alone(index, &findings, &mut held.holes, exchange) == Verdict::Block {
+                    return self.stop(segment.run, exchange, out);
                 }
             }
+            if let Some(run) = segment.run {
+                let (span, findings) = self.push(run, &segment.text);
+                if let Some(slot) = held.spans.get_mut(index) {
+                    *slot = Some((run, span));
+                }
+                found.push((run, findings));
+            }
+        }
+        self.held_bytes += held.frame.len();
+        if self.held_bytes > self.held_bytes_max {
+            return self.unreadable(exchange, out);
         }
         self.held.push_back(held);
         for (channel, findings) in found {
@@ -235,7 +254,7 @@ impl FrameReader {
         Flow::On
     }
 
-    fn push(&mut self, channel: usize, piece: &str) -> (Range<usize>, Vec<Finding>) {
+    fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>) {
         let (guardrails, rules) = (&self.plan.guardrails, &self.plan.rules);
         let channel = self.texts.entry(channel).or_insert_with(|| Channel {
             window: Window::new(guardrails.clone(), rules.clone()),
@@ -252,7 +271,7 @@ impl FrameReader {
     /// Acts on findings in the text of a candidate.
     fn found(
         &mut self,
-        channel: usize,
+        channel: Run,
         findings: &[Finding],
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
@@ -262,7 +281,7 @@ impl FrameReader {
         }
         self.note(findings, exchange);
         if self.plan.guardrails.judge(findings) == Verdict::Block {
-            return self.stop(channel, exchange, out);
+            return self.stop(Some(channel), exchange, out);
         }
         let redacting: Vec<&Finding> = findings.iter().filter(|one| self.redacts(one)).collect();
         for finding in redacting {
@@ -319,13 +338,13 @@ impl FrameReader {
     /// What cannot be read cannot be inspected, so it does not pass.
     fn unreadable(&mut self, exchange: &mut Exchange, out: &mut VecDeque<Bytes>) -> Flow {
         self.state = State::Unreadable;
-        self.stop(0, exchange, out)
+        self.stop(None, exchange, out)
     }
 
     /// Ends the stream here: what is held goes nowhere.
     fn stop(
         &mut self,
-        candidate: usize,
+        channel: Option<Run>,
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
     ) -> Flow {
@@ -336,7 +355,12 @@ impl FrameReader {
             State::Unreadable => Ending::Unreadable,
         };
         let place = (self.plan.dialect, self.framing);
-        out.push_back(terminal::frames(place, &self.answer, (candidate, ending), self.begun));
+        out.push_back(terminal::frames(
+            place,
+            &self.answer,
+            (channel.map_or(0, Run::candidate), ending),
+            self.begun,
+        ));
         Flow::Stop
     }
 
@@ -357,6 +381,7 @@ impl FrameReader {
                 return;
             }
             if let Some(held) = self.held.pop_front() {
+                self.held_bytes -= held.frame.len();
                 self.release(held, out);
             }
         }

@@ -40,7 +40,7 @@ pub(super) fn blocked_answer(dialect: Dialect, answer: &Answer) -> String {
 pub(super) fn frames(
     (dialect, framing): (Dialect, Framing),
     answer: &Answer,
-    (candidate, ending): (usize, Ending),
+    (candidate, ending): (u64, Ending),
     begun: bool,
 ) -> Bytes {
     let frames = match (dialect, framing) {
@@ -66,7 +66,7 @@ pub(super) fn frames(
     frames.into()
 }
 
-fn native(answer: &Answer, candidate: usize, ending: Ending) -> Value {
+fn native(answer: &Answer, candidate: u64, ending: Ending) -> Value {
     let (reason, message) = match ending {
         Ending::Blocked => ("SAFETY", BLOCKED),
         Ending::Unreadable => ("SAFETY", UNREADABLE),
