@@ -186,3 +186,27 @@ async fn a_change_in_the_database_is_in_force_everywhere_soon() {
     );
     traffic.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_nobody_announced_is_found_by_the_poll() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    let sidecar =
+        Sidecar::start(Options::to(&upstream.url()).database(&database.url).toml(POLL)).await;
+    eventually("listening has begun", async || {
+        (sidecar.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
+    })
+    .await;
+    database.execute("alter table prompt_guardrails disable trigger user").await;
+    database
+        .execute(
+            "update prompt_guardrails set is_active = false where name = 'pii_detection_basic'",
+        )
+        .await;
+    database.execute("update catalog_revision set revision = revision + 1").await;
+    eventually("the guardrail is off", async || {
+        let answer = sidecar.say(crate::harness::GENERATE, &[], "ann@example.com").await;
+        answer.header("x-chaperone-guardrails").is_empty().then_some(())
+    })
+    .await;
+}

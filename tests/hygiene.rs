@@ -203,3 +203,52 @@ async fn tls_is_spoken_on_both_sides_and_a_stranger_is_not_trusted() {
     );
     assert_eq!(upstream.received().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_does_not_connect_or_falls_silent_is_given_up() {
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    // Nobody accepts: once the backlog is full, the next connection hangs.
+    let mut waiting = Vec::new();
+    while let Ok(connected) =
+        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        waiting.push(connected.unwrap());
+    }
+    let toml = "[upstream]\nconnect_timeout_ms = 200";
+    let sidecar = Sidecar::start(Options::to(&format!("http://{address}")).toml(toml)).await;
+    let refused =
+        tokio::time::timeout(Duration::from_secs(5), sidecar.say(GENERATE, &[], "hello")).await;
+    assert!(matches!(refused.expect("given up soon").status, 503 | 504));
+
+    let upstream = Upstream::start().await;
+    let toml = "[upstream]\nidle_timeout_ms = 300";
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(toml)).await;
+    let call =
+        sidecar.client.post(sidecar.url(crate::harness::STREAM)).header("x-goog-api-key", "k");
+    let call = call.header("x-simulate", "gap_ms=20000").header("x-chaperone-user", "waiter");
+    let answer = call.body(contents("hello")).send().await.unwrap();
+    assert!(answer.bytes().await.is_err(), "the client sees that the answer is not whole");
+    let row = &sidecar.executions("&user=waiter", 1).await[0];
+    assert_eq!(
+        (row["outcome"].as_str(), row["error_type"].as_str()),
+        (Some("incomplete"), Some("upstream_timeout"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_streamed_while_it_arrives() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sidecar =
+        Sidecar::start(Options::to(&format!("http://{}", listener.local_addr().unwrap()))).await;
+    let mut client = TcpStream::connect(sidecar.data).await.unwrap();
+    let head = "POST /upload/v1beta/files HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    let seen = raw::read(&mut upstream, Duration::from_secs(10)).await;
+    assert!(seen.contains("content-length: 10\r\n") && seen.ends_with("first"), "{seen}");
+    client.write_all(b"secnd").await.unwrap();
+    assert_eq!(raw::read(&mut upstream, Duration::from_secs(10)).await, "secnd");
+}

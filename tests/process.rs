@@ -206,6 +206,42 @@ async fn signals_reload_and_stop_the_binary_and_its_log_holds_no_secret() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_series_is_there_from_the_start() {
+    let binary = Binary::start("http://127.0.0.1:1");
+    let url = format!("http://{}/metrics", binary.control);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let page = client.get(url).send().await.unwrap().text().await.unwrap();
+    for name in [
+        "chaperone_requests_total{call=\"chat/completions\",template=\"none\",version=\"none\",arm=\"none\",outcome=\"blocked\"} 0",
+        "chaperone_request_duration_seconds_count{call=\"generateContent\"} 0",
+        "chaperone_time_to_first_token_seconds_count{call=\"streamGenerateContent\"} 0",
+        "chaperone_overhead_seconds_count{stage=\"total\"} 0",
+        "chaperone_guardrail_evaluations_total{rule=\"pii_detection_basic\"} 0",
+        "chaperone_guardrail_violations_total{rule=\"toxic_content_filter\",action=\"block\"} 0",
+        "chaperone_tokens_total{kind=\"thoughts\",model=\"none\"} 0",
+        "chaperone_cost_nanousd_total{model=\"none\"} 0",
+        "chaperone_unpriced_executions_total 0",
+        "chaperone_executions_accepted_total 0",
+        "chaperone_executions_stored_total 0",
+        "chaperone_executions_lost_total 0",
+        "chaperone_executions_dead_lettered_total 0",
+        "chaperone_outbox_executions 0",
+        "chaperone_outbox_bytes 0",
+        "chaperone_catalog_source{source=\"database\"} 1",
+        "chaperone_catalog_source{source=\"file\"} 0",
+        "chaperone_catalog_generation 1",
+        "chaperone_catalog_age_seconds",
+        "chaperone_catalog_build_failures_total{source=\"snapshot\"} 0",
+        "chaperone_unscanned_total{outcome=\"passed\"} 0",
+        "chaperone_connections{plane=\"data\"} 0",
+        "chaperone_streams_open 0",
+        "chaperone_panics_total 0",
+    ] {
+        assert!(page.contains(name), "{name} is missing from\n{page}");
+    }
+}
+
 #[test]
 fn check_config_names_every_mistake_and_the_exit_code_says_so() {
     let environment =

@@ -15,6 +15,8 @@ const LATENCY_BUCKETS: [f64; 14] =
 /// Our own share: from 10 µs to 100 ms.
 const OVERHEAD_BUCKETS: [f64; 11] =
     [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.001, 0.005, 0.025, 0.1];
+/// The calls that are executions.
+const CALLS: [&str; 3] = ["generateContent", "streamGenerateContent", "chat/completions"];
 /// What a label shows when a call has none.
 const NONE: &str = "none";
 
@@ -49,8 +51,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets(&LATENCY_BUCKETS)?
         .install_recorder()?;
     describe();
-    for outcome in Outcome::ALL {
-        requests("generateContent", [NONE, NONE, NONE], outcome).increment(0);
+    for call in CALLS {
+        for outcome in Outcome::ALL {
+            requests(call, [NONE, NONE, NONE], outcome).increment(0);
+        }
+        // A histogram exists from the moment it is named.
+        drop(histogram!(DURATION, "call" => call));
+        drop(histogram!(FIRST_TOKEN, "call" => call));
+    }
+    for stage in ["request", "inspect", "total"] {
+        drop(histogram!(OVERHEAD, "stage" => stage));
     }
     for kind in ["prompt", "cached", "candidates", "thoughts", "tool_use"] {
         counter!(TOKENS, "kind" => kind, "model" => NONE).increment(0);
