@@ -231,7 +231,8 @@ async fn a_stream_that_cannot_be_read_does_not_pass_where_somebody_inspects() {
 
 /// A sidecar in front of an upstream that answers with these native frames.
 async fn answering(frames: &[Value]) -> Sidecar {
-    let body: String = frames.iter().map(|frame| format!("data: {frame}\r\n\r\n")).collect();
+    let events: Vec<String> = frames.iter().map(|frame| format!("data: {frame}\r\n\r\n")).collect();
+    let body = events.concat();
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     let answer: &'static [u8] = Box::leak(format!("{head}{body}").into_bytes().into_boxed_slice());
     Sidecar::start(Options::to(&format!("http://{}", raw::upstream(answer).await))).await
