@@ -4,6 +4,7 @@
 //! guardrail step can make what may be forwarded. Nothing here knows the control plane.
 
 mod arrive;
+mod blocked;
 mod compose;
 mod exchange;
 mod forward;

@@ -1,7 +1,6 @@
 //! Steps 4 and 6: the guardrails. Only this module can make [`Screened`] and [`Cleared`], and only a
 //! [`Cleared`] call can be forwarded.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,19 +11,17 @@ use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::arrive::{Unread, malformed};
+use super::blocked::Blocked;
 use super::exchange::Exchange;
-use super::refusal::{Kind, Refusal, native_error, openai_error};
+use super::refusal::{Kind, Refusal};
 use super::render::Rendered;
-use super::reply::{self, EVENT_STREAM, JSON, Reply};
 use super::select::Planned;
 use super::texts::{Placed, Texts, redact};
 use super::{Proxy, headers};
 use crate::catalog::Scope;
-use crate::config::{BlockReply, Unscannable};
-use crate::execution::Outcome;
+use crate::config::Unscannable;
 use crate::gemini::Dialect;
 use crate::gemini::json::quote;
-use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
 use crate::gemini::text::{self, Segment};
 use crate::guardrail::{Action, Direction, Guardrails, RuleSet, Verdict as Strictest};
@@ -92,16 +89,6 @@ impl Cleared {
     pub(super) fn into_outgoing(self) -> Outgoing {
         self.0
     }
-}
-
-/// A prompt that a guardrail condemned.
-#[derive(Debug)]
-pub(super) struct Blocked {
-    /// The guardrails that did it.
-    rules: Vec<String>,
-    dialect: Dialect,
-    call: Call,
-    framing: Option<Framing>,
 }
 
 /// A call that is not read. What the operator decided about bodies nobody can see is applied here.
@@ -226,98 +213,6 @@ pub(super) fn rendered(
         body: OutgoingBody::Whole(rendered.body),
         answer: Some(answer),
     })))
-}
-
-impl Blocked {
-    fn of(planned: &Planned, guardrails: &Guardrails, placed: &[Placed]) -> Self {
-        let arrived = &planned.identified.arrived;
-        let rules: BTreeSet<String> = placed
-            .iter()
-            .filter_map(|one| guardrails.rules().get(one.finding.rule))
-            .filter(|rule| rule.action() != Action::Warn)
-            .map(|rule| rule.name.clone())
-            .collect();
-        Self {
-            rules: rules.into_iter().collect(),
-            dialect: arrived.dialect,
-            call: arrived.head.route.call,
-            framing: arrived.framing,
-        }
-    }
-
-    /// The answer to a blocked prompt, in the caller's dialect. Nothing was sent upstream.
-    pub(super) fn reply(&self, proxy: &Proxy, exchange: &mut Exchange) -> Reply {
-        let mut reply = self.body(proxy, exchange);
-        decorate(&mut reply, exchange);
-        exchange.note(|execution| {
-            execution.http_status = Some(reply.status().as_u16());
-            execution.finish_reason = Some("PROHIBITED_CONTENT".to_owned());
-        });
-        exchange.take().finish(Outcome::Blocked, Some("guardrail"));
-        reply
-    }
-
-    fn body(&self, proxy: &Proxy, exchange: &Exchange) -> Reply {
-        let message = format!("the prompt was blocked by a guardrail: {}", self.rules.join(", "));
-        let bad_request = http::StatusCode::BAD_REQUEST;
-        let as_error = proxy.rules.guardrails.block_reply == BlockReply::Error;
-        if self.dialect == Dialect::OpenAi {
-            let error = openai_error(&message, ("invalid_request_error", "content_filter"));
-            return reply::made(bad_request, JSON, error.to_string());
-        }
-        // countTokens has no promptFeedback.
-        if as_error || self.call == Call::CountTokens {
-            let reason = serde_json::json!({
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": "GUARDRAIL_BLOCKED", "domain": "chaperone",
-            });
-            let error = native_error(bad_request, "INVALID_ARGUMENT", &message, vec![reason]);
-            return reply::made(bad_request, JSON, error.to_string());
-        }
-        let facts = exchange.fact(|one| (one.model_name.clone(), one.request_id.clone()));
-        let (model, id) = facts.unwrap_or_default();
-        let feedback = serde_json::json!({
-            "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
-            "usageMetadata": {"promptTokenCount": 0, "totalTokenCount": 0},
-            "modelVersion": model.unwrap_or_default(),
-            "responseId": id,
-        });
-        let ok = http::StatusCode::OK;
-        match self.framing {
-            None => reply::made(ok, JSON, feedback.to_string()),
-            Some(Framing::Sse) => {
-                reply::made(ok, EVENT_STREAM, format!("data: {feedback}\r\n\r\n"))
-            }
-            Some(Framing::JsonArray) => reply::made(ok, JSON, format!("[{feedback}]")),
-        }
-    }
-}
-
-/// Chaperone's own headers on an answer.
-pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
-    let facts = exchange.fact(|execution| {
-        let template = execution.template_id.and(execution.template_name.clone());
-        let found: BTreeSet<String> = execution
-            .guardrail_violations
-            .iter()
-            .map(|violation| format!("{}={}", violation.rule_name, violation.action))
-            .collect();
-        (template.zip(execution.template_version), execution.ab_test_group.clone(), found)
-    });
-    let Some((template, arm, found)) = facts else { return };
-    let out = reply.headers_mut();
-    if let Some((name, version)) = template {
-        headers::set(out, headers::TEMPLATE, &format!("{name}@{version}"));
-    }
-    if let Some(arm) = arm {
-        headers::set(out, headers::ARM, &arm);
-    }
-    if !found.is_empty() {
-        let found: Vec<String> = found.into_iter().collect();
-        headers::set(out, headers::GUARDRAILS, &found.join(", "));
-    }
-    let own = clock::millis(exchange.own());
-    headers::set(out, headers::SERVER_TIMING, &format!("chaperone;dur={own:.3}"));
 }
 
 fn note(exchange: &mut Exchange, guardrails: &Guardrails, rules: &RuleSet, placed: &[Placed]) {

@@ -11,7 +11,7 @@ use super::arrive::Arrival;
 use super::exchange::Exchange;
 use super::refusal::{Kind, Refusal};
 use super::reply::Reply;
-use super::{Proxy, arrive, forward, headers, identify, inspect, relay, render, select};
+use super::{Proxy, arrive, forward, headers, identify, inspect, relay, render, reply, select};
 use crate::catalog::Catalog;
 use crate::gemini::Dialect;
 use crate::telemetry;
@@ -74,7 +74,7 @@ impl Proxy {
 
 fn refuse(refusal: &Refusal, dialect: Option<Dialect>, mut exchange: Exchange) -> Reply {
     let mut reply = refusal.reply(dialect);
-    inspect::decorate(&mut reply, &exchange);
+    reply::decorate(&mut reply, &exchange);
     exchange.note(|execution| {
         execution.http_status = Some(reply.status().as_u16());
         execution.error_message.get_or_insert_with(|| refusal.recorded.clone());

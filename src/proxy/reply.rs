@@ -1,5 +1,6 @@
-//! The body type of every answer, and answers made here.
+//! The body type of every answer, answers made here, and what Chaperone adds to every one.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use bytes::Bytes;
@@ -7,6 +8,10 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+
+use super::exchange::Exchange;
+use super::headers;
+use crate::words::clock;
 
 /// An error in the middle of an answer. It aborts the client's connection, so that a cut is seen as
 /// one; nobody reads its text.
@@ -36,3 +41,30 @@ pub(super) fn made(
 
 pub(super) const JSON: &str = "application/json; charset=UTF-8";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
+
+/// Chaperone's own headers on an answer.
+pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
+    let facts = exchange.fact(|execution| {
+        let template = execution.template_id.and(execution.template_name.clone());
+        let found: BTreeSet<String> = execution
+            .guardrail_violations
+            .iter()
+            .map(|violation| format!("{}={}", violation.rule_name, violation.action))
+            .collect();
+        (template.zip(execution.template_version), execution.ab_test_group.clone(), found)
+    });
+    let Some((template, arm, found)) = facts else { return };
+    let out = reply.headers_mut();
+    if let Some((name, version)) = template {
+        headers::set(out, headers::TEMPLATE, &format!("{name}@{version}"));
+    }
+    if let Some(arm) = arm {
+        headers::set(out, headers::ARM, &arm);
+    }
+    if !found.is_empty() {
+        let found: Vec<String> = found.into_iter().collect();
+        headers::set(out, headers::GUARDRAILS, &found.join(", "));
+    }
+    let own = clock::millis(exchange.own());
+    headers::set(out, headers::SERVER_TIMING, &format!("chaperone;dur={own:.3}"));
+}
