@@ -30,7 +30,7 @@ const METHOD_BYTES_MAX: usize = 32;
 pub(super) struct Arrived {
     pub(super) head: Head,
     pub(super) dialect: Dialect,
-    /// One JSON object, in UTF-8, without duplicate keys.
+    /// One JSON object, in UTF-8.
     pub(super) body: Bytes,
     /// How the answer will be framed; `None`: as one document.
     pub(super) framing: Option<Framing>,
@@ -94,8 +94,6 @@ pub(super) async fn arrive(
         return Err(Refusal::new(Kind::Malformed, "the body is empty; a JSON object is expected"));
     }
     let text = json::check(&body).map_err(|error| malformed(&error))?;
-    // Before anything is taken out of the body: two parsers must not see two of anything.
-    json::walk(text, |_, _, _| {}).map_err(|error| malformed(&error))?;
     let members = Members::parse(text)
         .ok_or_else(|| Refusal::new(Kind::Malformed, "the body must be a JSON object"))?;
     let framing = match head.route.call {

@@ -13,12 +13,13 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::Proxy;
-use super::arrive::{Arrived, Head};
+use super::arrive::{Arrived, Head, malformed};
 use super::exchange::Exchange;
 use super::headers::{CONVERSATION, TEMPLATE, TENANT, USER, VARIABLES, own};
 use super::refusal::{Kind, Refusal};
 use crate::catalog::{Catalog, TenantCatalog};
 use crate::config::{RouteRule, VariableSource};
+use crate::gemini::json::walk;
 use crate::gemini::members::Members;
 use crate::words::ids::Tenant;
 
@@ -111,6 +112,11 @@ fn bounded(what: &str, unit: Option<String>) -> Result<Option<String>, Refusal> 
 /// Takes the `chaperone` object out of the body; a body without one keeps its bytes.
 fn take_from_body(body: &mut Bytes) -> Result<InBody, Refusal> {
     let text = std::str::from_utf8(body).unwrap_or_default();
+    if !text.contains(BODY_MEMBER) {
+        return Ok(InBody::default());
+    }
+    // Before anything is taken out: what is left must not hold a second one.
+    walk(text, |_, _, _| {}).map_err(|error| malformed(&error))?;
     let Some(mut members) = Members::parse(text) else { return Ok(InBody::default()) };
     let Some(raw) = members.remove(BODY_MEMBER) else { return Ok(InBody::default()) };
     let in_body = InBody::read(&raw)?;
@@ -219,7 +225,7 @@ fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
     };
     let text = crate::gemini::json::check(&json).map_err(|_unreadable| refuse())?;
     // Values that could be read two ways are refused here as they are in bodies.
-    crate::gemini::json::walk(text, |_, _, _| {}).map_err(|_unreadable| refuse())?;
+    walk(text, |_, _, _| {}).map_err(|_unreadable| refuse())?;
     serde_json::from_str(text).map_err(|_unreadable| refuse())
 }
 
