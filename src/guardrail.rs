@@ -60,6 +60,11 @@ impl Guardrails {
             .unwrap_or_default()
     }
 
+    /// Whether a finding is to be replaced.
+    pub fn redacts(&self, finding: &Finding) -> bool {
+        self.rules().get(finding.rule).is_some_and(|rule| rule.action() == Action::Redact)
+    }
+
     /// What stands in a text in place of a redacted span.
     pub fn placeholder(&self, finding: &Finding) -> String {
         format!("[REDACTED:{}]", self.entity(finding))

@@ -283,3 +283,20 @@ async fn success_needs_every_candidate_to_end_well() {
         assert_eq!(sidecar.execution(&answer).await["outcome"], outcome, "{frames:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_would_have_to_be_redacted_stops_the_answer() {
+    let rule = guardrail("names", false, &json!({"action": "redact", "literals": ["secret name"]}));
+    let call = json!({"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": {"secret name": 1}}}]}, "finishReason": "STOP"}]});
+    for (path, body) in
+        [(STREAM, format!("data: {call}\r\n\r\n")), (crate::harness::GENERATE, call.to_string())]
+    {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n";
+        let answer: &'static [u8] =
+            Box::leak(format!("{head}{body}").into_bytes().into_boxed_slice());
+        let upstream = format!("http://{}", raw::upstream(answer).await);
+        let options = Options::to(&upstream).definitions(&json!({"guardrails": [rule]}));
+        let got = Sidecar::start(options).await.say(path, &[], "hello").await;
+        assert!(got.text.contains("SAFETY") && !got.text.contains("secret name"), "{}", got.text);
+    }
+}

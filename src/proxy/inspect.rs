@@ -24,7 +24,7 @@ use crate::gemini::Dialect;
 use crate::gemini::json::quote;
 use crate::gemini::stream::Framing;
 use crate::gemini::text::{self, Segment};
-use crate::guardrail::{Action, Direction, Guardrails, RuleSet, Verdict as Strictest};
+use crate::guardrail::{Direction, Guardrails, RuleSet, Verdict as Strictest};
 use crate::telemetry::metrics;
 use crate::template::variables::Trust;
 use crate::words::clock;
@@ -227,10 +227,7 @@ fn judge(guardrails: &Guardrails, placed: &[Placed]) -> Strictest {
 
 /// The findings whose rules redact.
 pub(super) fn redacting(guardrails: &Guardrails, placed: Vec<Placed>) -> Vec<Placed> {
-    let redacts = |one: &Placed| {
-        guardrails.rules().get(one.finding.rule).is_some_and(|rule| rule.action() == Action::Redact)
-    };
-    placed.into_iter().filter(redacts).collect()
+    placed.into_iter().filter(|one| guardrails.redacts(&one.finding)).collect()
 }
 
 /// The document with the changed strings in place; everything else keeps its bytes.
@@ -281,13 +278,14 @@ fn untrusted_values<'v>(
 }
 
 /// Whether everything to be replaced stands in strings that can be: literals of the body, or these.
-fn can_redact(
+pub(super) fn can_redact(
     guardrails: &Guardrails,
     segments: &[Segment],
     placed: &[Placed],
     variables: std::ops::Range<usize>,
 ) -> bool {
-    redacting(guardrails, placed.to_vec()).iter().flat_map(|one| &one.places).all(|place| {
+    let redacting = placed.iter().filter(|one| guardrails.redacts(&one.finding));
+    redacting.flat_map(|one| &one.places).all(|place| {
         let is_literal = segments.get(place.segment).is_some_and(|one| !one.literal.is_empty());
         is_literal || variables.contains(&place.segment)
     })

@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use super::arrive::Whole;
 use super::exchange::Exchange;
 use super::forward::Answered;
-use super::inspect::{AnswerPlan, edit, redacting};
+use super::inspect::{AnswerPlan, can_redact, edit, redacting};
 use super::refusal::{Kind, Refusal};
 use super::reply::{Reply, decorate, full};
 use super::texts::{Placed, Texts, redact};
@@ -112,7 +112,14 @@ async fn held(
     let findings: Vec<_> = placed.iter().map(|one: &Placed| one.finding.clone()).collect();
     exchange.inspected(&plan.guardrails, &plan.rules, &findings, Direction::Response);
     let outcome = watch::outcome(head.status, &answer);
-    let (body, outcome, was_coded) = match plan.guardrails.judge(&findings) {
+    let verdict = match plan.guardrails.judge(&findings) {
+        // A name cannot be replaced without changing what it names.
+        Verdict::Redact if !can_redact(&plan.guardrails, &segments, &placed, 0..0) => {
+            Verdict::Block
+        }
+        verdict => verdict,
+    };
+    let (body, outcome, was_coded) = match verdict {
         Verdict::Block => {
             let body = terminal::blocked_answer(plan.dialect, &answer);
             (Bytes::from(body), (Outcome::ResponseBlocked, Some("guardrail")), false)

@@ -22,8 +22,3 @@ pub fn monotonic() -> Instant {
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
-
-/// A duration in whole microseconds, saturating.
-pub fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}

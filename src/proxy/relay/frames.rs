@@ -15,7 +15,7 @@ use crate::gemini::answer::Answer;
 use crate::gemini::stream::{Frame, Frames, Framing};
 use crate::gemini::text::{Run, Segment};
 use crate::gemini::{json, text};
-use crate::guardrail::{Action, Direction, Finding, Verdict, Window};
+use crate::guardrail::{Direction, Finding, Verdict, Window};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::inspect::{AnswerPlan, edit};
 use crate::proxy::texts::fill;
@@ -228,7 +228,10 @@ impl FrameReader {
                 segment.run.is_none_or(|run| seen.any(|one| one == run) || run.is_fragment());
             if is_alone {
                 let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
-                if self.alone(index, &findings, &mut held.holes, exchange) == Verdict::Block {
+                let verdict = self.alone(index, &findings, &mut held.holes, exchange);
+                // A name cannot be replaced without changing what it names.
+                let is_name = segment.literal.is_empty();
+                if verdict == Verdict::Block || (is_name && verdict == Verdict::Redact) {
                     return self.stop(segment.run, exchange, out);
                 }
             }
@@ -283,7 +286,8 @@ impl FrameReader {
         if self.plan.guardrails.judge(findings) == Verdict::Block {
             return self.stop(Some(channel), exchange, out);
         }
-        let redacting: Vec<&Finding> = findings.iter().filter(|one| self.redacts(one)).collect();
+        let redacting: Vec<&Finding> =
+            findings.iter().filter(|one| self.plan.guardrails.redacts(one)).collect();
         for finding in redacting {
             let mut placeholder = self.plan.guardrails.placeholder(finding);
             for held in &mut self.held {
@@ -312,15 +316,10 @@ impl FrameReader {
         if !findings.is_empty() {
             self.note(findings, exchange);
         }
-        for finding in findings.iter().filter(|one| self.redacts(one)) {
+        for finding in findings.iter().filter(|one| self.plan.guardrails.redacts(one)) {
             holes.push((segment, finding.span(), self.plan.guardrails.placeholder(finding)));
         }
         self.plan.guardrails.judge(findings)
-    }
-
-    fn redacts(&self, finding: &Finding) -> bool {
-        let rule = self.plan.guardrails.rules().get(finding.rule);
-        rule.is_some_and(|rule| rule.action() == Action::Redact)
     }
 
     fn note(&mut self, findings: &[Finding], exchange: &mut Exchange) {
