@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::database::Database;
-use crate::harness::{
-    GENERATE, Options, Sidecar, TOKEN, Upstream, VIEWER, eventually, pair, whole,
-};
+use crate::harness::{GENERATE, Options, Sidecar, TOKEN, Upstream, VIEWER, pair, whole};
 
 const API: &str = "/api/v1/admin/prompts";
 const ROUTES: [(&str, &str); 6] = [
@@ -132,10 +130,7 @@ async fn reload_puts_a_change_in_force_and_says_what_failed() {
     let toml = "[catalog]\npoll_interval_ms = 600000";
     let sidecar =
         Sidecar::start(Options::to(&upstream.url()).database(&database.url).toml(toml)).await;
-    eventually("listening has begun", async || {
-        (sidecar.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
-    })
-    .await;
+    sidecar.listens().await;
     // Without its trigger a change announces nothing and moves no revision: only a reload finds it.
     database.execute("alter table prompt_guardrails disable trigger user").await;
     database

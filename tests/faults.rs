@@ -155,11 +155,7 @@ async fn a_change_in_the_database_is_in_force_everywhere_soon() {
         Sidecar::start(Options::to(&upstream.url()).database(&database.url).toml(POLL)).await;
     let traffic = Traffic::start(&notified);
     traffic.flow().await;
-    // Listening starts with a reload of its own.
-    eventually("both listen", async || {
-        (notified.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
-    })
-    .await;
+    notified.listens().await;
     database
         .execute(
             "update prompt_guardrails set is_active = false where name = 'pii_detection_basic'",
@@ -193,10 +189,7 @@ async fn a_change_that_nobody_announced_is_found_by_the_poll() {
     database.migrate().await;
     let sidecar =
         Sidecar::start(Options::to(&upstream.url()).database(&database.url).toml(POLL)).await;
-    eventually("listening has begun", async || {
-        (sidecar.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
-    })
-    .await;
+    sidecar.listens().await;
     database.execute("alter table prompt_guardrails disable trigger user").await;
     database
         .execute(

@@ -282,6 +282,14 @@ impl Sidecar {
         self.status().await["catalog"]["source"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Waits until changes in the database are listened for, which begins with a reload of its own.
+    pub async fn listens(&self) {
+        eventually("listening has begun", async || {
+            (self.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
+        })
+        .await;
+    }
+
     /// Stops as a SIGTERM would and waits for the end.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
