@@ -4,13 +4,14 @@
 //! Definitions come from somewhere (a store, a file, the environment), are compiled whole and off to
 //! the side, and are published whole. Knows nothing of where they came from but its name.
 
+pub mod check;
 mod compile;
 pub mod definitions;
 pub mod files;
 pub mod model_config;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -21,8 +22,8 @@ use crate::guardrail::{Guardrails, RuleSet};
 use crate::template::Template;
 use crate::words::ids::{TemplateId, Tenant};
 
-pub use compile::CatalogError;
-use definitions::{Definitions, Target};
+pub use compile::{Blueprint, CatalogError};
+use definitions::{Definitions, Target, TemplateDefinition};
 use model_config::ModelConfig;
 
 /// Where the catalog in force came from.
@@ -68,25 +69,62 @@ pub struct Catalog {
     tenants: HashMap<Tenant, Arc<TenantCatalog>>,
 }
 
+/// Definitions of a lesser source: they serve the names that the better ones leave unserved.
+#[derive(Debug, Clone)]
+pub struct Tier {
+    /// Where they came from.
+    pub source: Source,
+    /// Only their templates count.
+    pub definitions: Arc<Definitions>,
+}
+
 /// What one tenant has in force.
 #[derive(Debug)]
 pub struct TenantCatalog {
     /// Its compiled guardrails.
     pub guardrails: Arc<Guardrails>,
     /// Which of them look at calls without a template.
-    pub scope: Scope,
+    pub scope: Arc<Scope>,
     templates: HashMap<String, TemplateName>,
 }
 
 /// All that goes by one template name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TemplateName {
     /// The version served when no experiment decides.
-    pub active: Option<Arc<Version>>,
+    pub active: Option<Served>,
     /// The experiment running on this name.
-    pub experiment: Option<Experiment>,
-    /// Every version, or why it does not compile.
-    versions: HashMap<u32, Result<Arc<Version>, String>>,
+    pub experiment: Option<Running>,
+    versions: HashMap<u32, Slot>,
+}
+
+/// An experiment with the versions of its arms.
+#[derive(Debug)]
+pub struct Running {
+    /// Decides the arm.
+    pub experiment: Experiment,
+    arms: HashMap<TemplateId, Served>,
+}
+
+/// A version ready to serve, and what looks at its calls.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The version.
+    pub version: Arc<Version>,
+    /// Its guardrails.
+    pub scope: Arc<Scope>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// A version that may be asked for. One that is not in force is compiled when it first is.
+#[derive(Debug)]
+struct Slot {
+    definition: Arc<TemplateDefinition>,
+    /// Shared with the catalogs before and after, as long as the definition is the same.
+    compiled: Arc<OnceLock<Result<Arc<Version>, String>>>,
+    scope: Arc<Scope>,
+    source: Source,
 }
 
 /// One immutable version, compiled.
@@ -106,8 +144,6 @@ pub struct Version {
     pub model_config: ModelConfig,
     /// SHA-256 over everything that decides what is sent.
     pub content_hash: String,
-    /// Which guardrails look at its calls.
-    pub scope: Scope,
 }
 
 /// Which guardrails look at which texts of a call, decided when the catalog is compiled.
@@ -137,13 +173,24 @@ impl TenantCatalog {
 
 impl TemplateName {
     /// A version by number: `None` when there is none, `Err` with the reason when it is broken.
-    pub fn version(&self, number: u32) -> Option<Result<&Arc<Version>, &str>> {
-        self.versions.get(&number).map(|version| version.as_ref().map_err(String::as_str))
+    pub fn version(&self, number: u32) -> Option<Result<Served, &str>> {
+        self.versions.get(&number).map(Slot::serve)
     }
+}
 
-    /// A version by id, if it compiled.
-    pub fn version_by_id(&self, id: TemplateId) -> Option<&Arc<Version>> {
-        self.versions.values().filter_map(|version| version.as_ref().ok()).find(|one| one.id == id)
+impl Running {
+    /// The version of an arm.
+    pub fn arm(&self, version: TemplateId) -> Option<&Served> {
+        self.arms.get(&version)
+    }
+}
+
+impl Slot {
+    fn serve(&self) -> Result<Served, &str> {
+        let compiled =
+            self.compiled.get_or_init(|| Version::compile(&self.definition).map(Arc::new));
+        let version = compiled.as_ref().map_err(String::as_str)?;
+        Ok(Served { version: version.clone(), scope: self.scope.clone(), source: self.source })
     }
 }
 

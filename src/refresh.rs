@@ -3,14 +3,16 @@
 //! A catalog from the database is never given up for a lesser source: when the database goes away, the
 //! one in force stays. Building happens here, off to the side; publishing is one pointer.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Current, Source};
+use crate::catalog::definitions::Definitions;
+use crate::catalog::{Blueprint, Catalog, Current, Source, Tier};
 use crate::guardrail::Action;
 use crate::store::sources::{Failure, Sources};
 use crate::telemetry::{events, metrics};
@@ -24,17 +26,23 @@ const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// Builds catalogs and puts them in force.
 #[derive(Debug)]
 pub struct Refresher {
-    sources: Sources,
+    sources: Arc<Sources>,
     current: Arc<Current>,
     generation: AtomicU64,
     /// Of the database, when it was last read.
     revision: AtomicI64,
+    /// Environment and files, for the names that better sources leave unserved.
+    tiers: std::sync::Mutex<Vec<Tier>>,
     /// Why the best source did not serve, the last time it was asked.
     failures: std::sync::Mutex<Vec<Failure>>,
     /// One build at a time.
     building: Mutex<()>,
     /// Rings when somebody saw a change.
     changed: Notify,
+    /// Whether changes are heard of as they happen, and not by polling only.
+    listening: AtomicBool,
+    /// Rings when a catalog of the database is to be kept on disk.
+    unsaved: Notify,
 }
 
 /// What a reload did.
@@ -48,6 +56,15 @@ pub struct Reloaded {
     pub failures: Vec<Failure>,
 }
 
+/// How much is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// The rows that say they changed.
+    Changes,
+    /// Everything, files included.
+    Everything,
+}
+
 /// Nothing gave a catalog: not even the seeds of this binary compile.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no source gave a catalog: {0}")]
@@ -56,15 +73,27 @@ pub struct NoCatalog(String);
 impl Refresher {
     /// The first catalog, from the best source that answers soon.
     pub async fn start(sources: Sources) -> Result<Self, NoCatalog> {
-        let revision = AtomicI64::new(-1);
-        let asked =
-            tokio::time::timeout(START_PATIENCE, from_database(&sources, &revision, 1)).await;
-        let (catalog, failures) = match asked {
-            Ok(Ok(catalog)) => (Some(catalog), Vec::new()),
-            Ok(Err(failure)) => fall_back(&sources, failure, 1),
+        let (tiers, mut failures) = sources.tiers();
+        // A database that answers this is given the time that all its rows need.
+        let answers = tokio::time::timeout(START_PATIENCE, sources.store.revision()).await;
+        let read = match answers {
+            Ok(_) => sources.database(None).await,
             Err(_late) => {
                 let why = "no answer in time".to_owned();
-                fall_back(&sources, Failure { source: Source::Database, why }, 1)
+                Err(Failure { source: Source::Database, why })
+            }
+        };
+        let mut revision = -1;
+        let built = read.and_then(|(definitions, at)| {
+            revision = at;
+            from_database(definitions, 1, &tiers, None)
+        });
+        let catalog = match built {
+            Ok(catalog) => Some(catalog),
+            Err(failure) => {
+                let (catalog, more) = sources.without_database(1, clock::now(), None);
+                failures = std::iter::once(failure).chain(more).collect();
+                catalog
             }
         };
         let Some(catalog) = catalog else {
@@ -76,14 +105,19 @@ impl Refresher {
             events::catalog_failed(failure.source.name(), &failure.why);
         }
         announce(&catalog);
+        let unsaved = Notify::new();
+        unsaved.notify_one();
         Ok(Self {
-            sources,
+            sources: Arc::new(sources),
             current: Arc::new(Current::new(catalog)),
             generation: AtomicU64::new(1),
-            revision,
+            revision: AtomicI64::new(revision),
+            tiers: std::sync::Mutex::new(tiers),
             failures: std::sync::Mutex::new(failures),
             building: Mutex::new(()),
             changed: Notify::new(),
+            listening: AtomicBool::new(false),
+            unsaved,
         })
     }
 
@@ -92,51 +126,140 @@ impl Refresher {
         &self.current
     }
 
+    /// Whether changes are heard of as they happen, and not by polling only.
+    pub fn is_listening(&self) -> bool {
+        self.listening.load(Relaxed)
+    }
+
     /// Better sources that gave no catalog when they were last asked.
     pub fn failures(&self) -> Vec<Failure> {
         self.failures.lock().map(|failures| failures.clone()).unwrap_or_default()
     }
 
-    /// Builds a catalog now and puts it in force if it is at least as good as the one there.
+    /// Reads everything again, files included, and puts it in force if it is at least as good as what
+    /// is there.
     pub async fn reload(&self) -> Reloaded {
+        self.rebuild(Depth::Everything).await
+    }
+
+    /// Puts what changed in the database in force.
+    pub async fn refresh(&self) -> Reloaded {
+        self.rebuild(Depth::Changes).await
+    }
+
+    async fn rebuild(&self, depth: Depth) -> Reloaded {
         let building = self.building.lock().await;
-        let next = self.generation.load(Relaxed) + 1;
-        let (catalog, failures) = match from_database(&self.sources, &self.revision, next).await {
-            Ok(catalog) => (Some(catalog), Vec::new()),
-            Err(failure) if self.current.load().source == Source::Database => (None, vec![failure]),
-            Err(failure) => fall_back(&self.sources, failure, next),
-        };
-        for failure in &failures {
-            if !self.failures().contains(failure) {
-                events::catalog_failed(failure.source.name(), &failure.why);
+        let (mut failures, tiers) = self.tiers_again(depth);
+        let (current, next) = (self.current.load(), self.generation.load(Relaxed) + 1);
+        let from_database_now = self.of_database(depth, &current, next, &tiers).await;
+        let catalog = match from_database_now {
+            Ok(catalog) => catalog,
+            Err(failure) if current.source == Source::Database => {
+                failures.insert(0, failure);
+                None
             }
-        }
-        if let Ok(mut known) = self.failures.lock() {
-            known.clone_from(&failures);
-        }
-        if let Some(catalog) = catalog.filter(|catalog| self.is_news(catalog)) {
+            Err(failure) => {
+                let known = (depth == Depth::Changes).then_some(current.as_ref());
+                let (catalog, more) = self.sources.without_database(next, clock::now(), known);
+                failures = std::iter::once(failure).chain(more).collect();
+                catalog
+            }
+        };
+        self.report(failures.clone());
+        if let Some(catalog) = catalog {
             self.generation.store(next, Relaxed);
             announce(&catalog);
             self.current.publish(catalog);
+            self.unsaved.notify_one();
         }
         drop(building);
         let current = self.current.load();
         Reloaded { source: current.source, generation: current.generation, failures }
     }
 
-    /// Reloads when something changed, or when something better than the source in force may be back.
+    /// A catalog of the database; `None` when the one in force says the same already.
+    async fn of_database(
+        &self,
+        depth: Depth,
+        current: &Catalog,
+        next: u64,
+        tiers: &[Tier],
+    ) -> Result<Option<Catalog>, Failure> {
+        let is_known = current.source == Source::Database;
+        let known = is_known.then(|| {
+            let revision = match depth {
+                Depth::Changes => self.revision.load(Relaxed),
+                // From before the first: every row is read, and what is the same stays the same.
+                Depth::Everything => -1,
+            };
+            (current.definitions.clone(), revision)
+        });
+        let (definitions, revision) = self.sources.database(known).await?;
+        let is_same = is_known && revision == self.revision.load(Relaxed);
+        if depth == Depth::Changes && is_same && self.failures().is_empty() {
+            return Ok(None);
+        }
+        let catalog = from_database(definitions, next, tiers, Some(current))?;
+        self.revision.store(revision, Relaxed);
+        Ok(Some(catalog))
+    }
+
+    /// The lesser sources, read again if everything is.
+    fn tiers_again(&self, depth: Depth) -> (Vec<Failure>, Vec<Tier>) {
+        let mut kept = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
+        if depth == Depth::Changes {
+            return (Vec::new(), kept.clone());
+        }
+        let (tiers, failures) = self.sources.tiers();
+        // Those that can no longer be read serve on as they were.
+        let mut again = tiers;
+        again.extend(
+            kept.iter()
+                .filter(|tier| failures.iter().any(|one| one.source == tier.source))
+                .cloned(),
+        );
+        again.sort_by_key(|tier| tier.source);
+        kept.clone_from(&again);
+        (failures, again)
+    }
+
+    fn report(&self, failures: Vec<Failure>) {
+        let mut known = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        for failure in failures.iter().filter(|failure| !known.contains(failure)) {
+            events::catalog_failed(failure.source.name(), &failure.why);
+        }
+        *known = failures;
+    }
+
+    /// Refreshes when something changed, or when something better than the source in force may be
+    /// back; keeps on disk what the database said.
     pub async fn run(&self, poll_interval: Duration, stop: CancellationToken) {
+        let mut polls = tokio::time::interval(poll_interval);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        polls.reset();
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.changed.notified() => {}
-                () = tokio::time::sleep(poll_interval) => {
-                    if !self.is_stale().await {
-                        continue;
-                    }
+                () = stop.cancelled() => break,
+                () = self.unsaved.notified() => {
+                    self.keep().await;
+                    continue;
                 }
+                () = self.changed.notified() => {}
+                _ = polls.tick() => {}
             }
-            self.reload().await;
+            self.refresh().await;
+        }
+        self.keep().await;
+    }
+
+    async fn keep(&self) {
+        let current = self.current.load();
+        if current.source == Source::Database {
+            let sources = self.sources.clone();
+            let kept = tokio::task::spawn_blocking(move || sources.keep(&current.definitions));
+            if kept.await.is_err() {
+                events::snapshot_not_kept("the task failed");
+            }
         }
     }
 
@@ -144,12 +267,16 @@ impl Refresher {
     pub async fn listen(&self, stop: CancellationToken) {
         let mut heard = true;
         loop {
-            let changed = || self.changed.notify_one();
+            let changed = || {
+                self.listening.store(true, Relaxed);
+                self.changed.notify_one();
+            };
             let listening = self.sources.store.listen(&changed);
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
                 ended = listening => ended,
             };
+            self.listening.store(false, Relaxed);
             if let Err(error) = ended
                 && std::mem::take(&mut heard)
             {
@@ -162,52 +289,17 @@ impl Refresher {
             heard |= self.current.load().source == Source::Database && self.failures().is_empty();
         }
     }
-
-    async fn is_stale(&self) -> bool {
-        if self.current.load().source != Source::Database || !self.failures().is_empty() {
-            return true;
-        }
-        match self.sources.store.revision().await {
-            Ok(revision) => revision != self.revision.load(Relaxed),
-            // Reloading finds out and says why.
-            Err(_) => true,
-        }
-    }
-
-    /// In fallback, the same definitions read again are no news.
-    fn is_news(&self, catalog: &Catalog) -> bool {
-        let current = self.current.load();
-        catalog.source == Source::Database
-            || catalog.source != current.source
-            || catalog.definitions != current.definitions
-    }
 }
 
-async fn from_database(
-    sources: &Sources,
-    known: &AtomicI64,
+fn from_database(
+    definitions: Arc<Definitions>,
     generation: u64,
+    tiers: &[Tier],
+    previous: Option<&Catalog>,
 ) -> Result<Catalog, Failure> {
-    // Read before the definitions: a change in between is seen as one more change.
-    let revision = sources
-        .store
-        .revision()
-        .await
-        .map_err(|error| Failure { source: Source::Database, why: error.to_string() })?;
-    let catalog = sources.from_database(generation, clock::now()).await?;
-    known.store(revision, Relaxed);
-    Ok(catalog)
-}
-
-fn fall_back(
-    sources: &Sources,
-    failure: Failure,
-    generation: u64,
-) -> (Option<Catalog>, Vec<Failure>) {
-    let (catalog, more) = sources.without_database(generation, clock::now());
-    let mut failures = vec![failure];
-    failures.extend(more);
-    (catalog, failures)
+    let (source, now) = (Source::Database, clock::now());
+    Catalog::build(Blueprint { definitions, source, generation, now, tiers, previous })
+        .map_err(|error| Failure { source, why: error.to_string() })
 }
 
 fn announce(catalog: &Catalog) {

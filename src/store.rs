@@ -3,6 +3,9 @@
 //! Both speak the same trait with the same rows as JSON, and one contract test suite runs against
 //! both. Only this module knows SQL and its drivers (beside the outbox, which has its own file).
 
+pub mod audit;
+mod change;
+mod columns;
 mod migrations;
 mod pages;
 mod postgres;
@@ -13,12 +16,17 @@ mod tls;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
+use crate::words::ids::Tenant;
+use audit::{AuditQuery, Chained};
 
+pub use change::{Activation, Change, Expect, KeptAnswer, Move};
+pub use columns::Table;
 pub use migrations::{Migrated, MigrationState, Step};
-pub use pages::{BadCursor, Cursor, ExecutionQuery};
+pub use pages::{BadCursor, Cursor, ExecutionQuery, NameCursor, Row, RowQuery};
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 
@@ -50,9 +58,31 @@ pub enum StoreError {
     /// It refused a statement.
     #[error("the database refused: {0}")]
     Refused(String),
+    /// Something of the kind is there already.
+    #[error("it exists already: {0}")]
+    Exists(String),
+    /// A row moved since it was read.
+    #[error("{table} {id} was changed by someone else meanwhile; read it again")]
+    Moved {
+        /// The table.
+        table: &'static str,
+        /// The row.
+        id: Uuid,
+    },
     /// A migration would lose or break something.
     #[error("{0}")]
     Migration(String),
+}
+
+/// Definitions as they were read.
+#[derive(Debug, Clone, Default)]
+pub struct Changed {
+    /// Of the catalog when they were read.
+    pub revision: i64,
+    /// Those written since the revision asked for.
+    pub definitions: Definitions,
+    /// How many there are in all, by [`Table::ALL`]: tells that rows were deleted.
+    pub counts: [usize; 3],
 }
 
 /// What every store can do.
@@ -61,8 +91,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `postgresql` or `sqlite`, for status and logs.
     fn kind(&self) -> &'static str;
 
-    /// Everything a catalog is compiled from.
-    async fn definitions(&self) -> Result<Definitions, StoreError>;
+    /// The definitions written after `since` (`None`: all), as of one moment.
+    async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError>;
 
     /// A number that grows with every change of a definition.
     async fn revision(&self) -> Result<i64, StoreError>;
@@ -70,6 +100,27 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Calls `changed` for every announced change until the connection is lost. A store that
     /// announces nothing waits for ever.
     async fn listen(&self, changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError>;
+
+    /// A page of definitions by name and version, counters included.
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, StoreError>;
+
+    /// Carries out a change whole, or not at all: [`StoreError::Moved`] when a row is not as it was
+    /// read, [`StoreError::Exists`] when a name is taken.
+    async fn commit(&self, change: &Change) -> Result<(), StoreError>;
+
+    /// The moves of a name's pointer to its active version, newest first.
+    async fn activations(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        limit: u32,
+    ) -> Result<Vec<Activation>, StoreError>;
+
+    /// Entries of the audit.
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError>;
+
+    /// What was answered under an `Idempotency-Key`.
+    async fn kept_answer(&self, actor: &str, key: &str) -> Result<Option<KeptAnswer>, StoreError>;
 
     /// Stores executions; those already there stay as they are.
     async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError>;
@@ -83,23 +134,53 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Runs what is missing, each migration in one transaction, and puts in the seeds.
     async fn migrate_up(&self) -> Result<Migrated, StoreError>;
 
-    /// Undoes the newest migration after archiving what would be lost.
-    async fn migrate_down(&self) -> Result<Migrated, StoreError>;
+    /// Undoes the migrations above `to`, newest first, all in one transaction, after archiving what
+    /// would be lost.
+    async fn migrate_down(&self, to: i32) -> Result<Migrated, StoreError>;
 }
 
-/// Reads JSON rows as definitions, naming the first that does not fit.
-fn rows<T: serde::de::DeserializeOwned>(
-    table: &'static str,
-    rows: impl IntoIterator<Item = Value>,
-) -> Result<Vec<T>, StoreError> {
-    rows.into_iter()
-        .map(|row| {
-            let id = row.get("id").and_then(Value::as_str).unwrap_or("without id").to_owned();
-            serde_json::from_value(row).map_err(|error| StoreError::Row {
-                table,
-                id,
-                why: error.to_string(),
-            })
+/// Reads a JSON row as a definition, naming it when it does not fit.
+fn read<T: serde::de::DeserializeOwned>(table: Table, json: &str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|error| {
+        let row: Value = serde_json::from_str(json).unwrap_or_default();
+        let name = row.get("name").and_then(Value::as_str).unwrap_or("without name");
+        let id = row.get("id").and_then(Value::as_str).unwrap_or("without id");
+        StoreError::Row {
+            table: table.name(),
+            id: format!("{id} ({name})"),
+            why: error.to_string(),
+        }
+    })
+}
+
+impl Changed {
+    /// Takes in one row of a table.
+    fn add(&mut self, table: Table, json: &str) -> Result<(), StoreError> {
+        match table {
+            Table::Templates => self.definitions.templates.push(read(table, json)?),
+            Table::Guardrails => self.definitions.guardrails.push(read(table, json)?),
+            Table::Experiments => self.definitions.experiments.push(read(table, json)?),
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a table in a set of definitions, as one JSON list.
+fn rows_of(puts: &Definitions, table: Table) -> Result<Option<Value>, StoreError> {
+    let list = match table {
+        Table::Templates => serde_json::to_value(&puts.templates),
+        Table::Guardrails => serde_json::to_value(&puts.guardrails),
+        Table::Experiments => serde_json::to_value(&puts.experiments),
+    };
+    let list = list.map_err(|error| StoreError::Refused(error.to_string()))?;
+    Ok(Some(list).filter(|list| list.as_array().is_some_and(|rows| !rows.is_empty())))
+}
+
+/// Moves of a pointer from their JSON.
+fn activations(rows: &[String]) -> Result<Vec<Activation>, StoreError> {
+    rows.iter()
+        .map(|json| {
+            serde_json::from_str(json).map_err(|error| StoreError::Refused(error.to_string()))
         })
         .collect()
 }

@@ -72,7 +72,7 @@ async fn rolling_the_migration_back_and_forth() {
     let traffic = Traffic::start(&sidecar);
     traffic.flow().await;
     assert_eq!(sidecar.source().await, "database");
-    database.store().migrate_down().await.unwrap();
+    database.store().migrate_down(0).await.unwrap();
     traffic.flow().await;
     assert_eq!(sidecar.source().await, "database", "the last good catalog stays in force");
     eventually("the loss is noticed", async || {
@@ -124,7 +124,7 @@ async fn losing_the_database_and_getting_it_back() {
 async fn restarting_while_the_database_is_away_serves_the_last_known_good() {
     let (upstream, database) = (Upstream::start().await, Database::new().await);
     database.migrate().await;
-    database.execute("update prompt_templates set template_text = '', messages = '[{\"role\":\"user\",\"text\":\"changed {text}{max_topics}\"}]' where name = 'nlu_topic_extraction'").await;
+    database.execute("alter table prompt_templates disable trigger prompt_templates_immutable; update prompt_templates set template_text = '', messages = '[{\"role\":\"user\",\"text\":\"changed {text}{max_topics}\"}]' where name = 'nlu_topic_extraction'").await;
     let (cable, url) = database.through_cable().await;
     let data_dir = Arc::new(TempDir::new());
     let start = || {
@@ -190,7 +190,7 @@ async fn a_change_that_nobody_announced_is_found_by_the_poll() {
     let sidecar =
         Sidecar::start(Options::to(&upstream.url()).database(&database.url).toml(POLL)).await;
     sidecar.listens().await;
-    database.execute("alter table prompt_guardrails disable trigger user").await;
+    database.execute("alter table prompt_guardrails disable trigger prompt_guardrails_bump").await;
     database
         .execute(
             "update prompt_guardrails set is_active = false where name = 'pii_detection_basic'",

@@ -282,10 +282,10 @@ impl Sidecar {
         self.status().await["catalog"]["source"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until changes in the database are listened for, which begins with a reload of its own.
+    /// Waits until changes in the database are listened for.
     pub async fn listens(&self) {
         eventually("listening has begun", async || {
-            (self.status().await["catalog"]["generation"].as_u64()? > 1).then_some(())
+            (self.status().await["catalog"]["listening"] == true).then_some(())
         })
         .await;
     }

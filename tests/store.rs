@@ -1,5 +1,8 @@
 //! One contract, run against PostgreSQL and SQLite.
 
+use std::sync::Arc;
+
+use chaperone::catalog::definitions::Definitions;
 use chaperone::catalog::files::seeds;
 use chaperone::execution::{Evaluation, Execution, Outcome, Violation};
 use chaperone::store::{Cursor, ExecutionQuery, Sqlite, Store, StoreError};
@@ -67,20 +70,20 @@ fn ids(rows: &[Value]) -> Vec<u128> {
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_go_up_down_and_up() {
     both(async |store| {
-        assert!(matches!(store.definitions().await, Err(StoreError::NotMigrated)));
+        assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
         assert!(matches!(store.revision().await, Err(StoreError::NotMigrated)));
         assert!(!store.migration_state().await.unwrap().is_current());
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2]);
         assert!(
             store.migrate_up().await.unwrap().versions.is_empty(),
             "a second time does nothing"
         );
         assert!(store.migration_state().await.unwrap().is_current());
         store.insert_executions(&[execution(1), execution(2)]).await.unwrap();
-        let down = store.migrate_down().await.unwrap();
-        assert_eq!((down.versions, down.archived), (vec![1], 2));
-        assert!(matches!(store.definitions().await, Err(StoreError::NotMigrated)));
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1]);
+        let down = store.migrate_down(0).await.unwrap();
+        assert_eq!((down.versions, down.archived), (vec![2, 1], 2));
+        assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2]);
         assert!(
             store
                 .executions(&ExecutionQuery { limit: 9, ..ExecutionQuery::default() })
@@ -96,16 +99,17 @@ async fn migrations_go_up_down_and_up() {
 async fn a_fresh_store_equals_the_files() {
     both(async |store| {
         store.migrate_up().await.unwrap();
-        let mut stored = store.definitions().await.unwrap();
-        let mut seeds = seeds().unwrap();
+        let mut stored = store.changed(None).await.unwrap().definitions;
+        let seeds = Definitions::default().updated(seeds().unwrap(), true);
         for template in &mut stored.templates {
+            let template = Arc::make_mut(template);
             (template.created_at, template.updated_at) = (None, None);
         }
         for guardrail in &mut stored.guardrails {
+            let guardrail = Arc::make_mut(guardrail);
             (guardrail.created_at, guardrail.updated_at) = (None, None);
         }
-        seeds.templates.sort_by(|one, two| one.name.cmp(&two.name));
-        seeds.guardrails.sort_by(|one, two| one.name.cmp(&two.name));
+        let stored = Definitions::default().updated(stored, true);
         // PostgreSQL's jsonb orders keys by its own rule; the meaning is what must be equal.
         assert_eq!(stored, seeds);
     })
@@ -218,7 +222,7 @@ async fn four_starters_migrate_an_empty_database_once() {
     for starter in starters {
         ran += starter.await.unwrap();
     }
-    assert_eq!(ran, 1);
+    assert_eq!(ran, 2, "both migrations, once");
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
 }
 
@@ -227,7 +231,7 @@ async fn a_store_that_is_not_there_is_unavailable_and_tells_no_secret() {
     let url = chaperone::words::secret::Secret::new("postgres://user:hunter2@127.0.0.1:1/none");
     drop(rustls::crypto::ring::default_provider().install_default());
     let store = chaperone::store::Postgres::new(&url, 2, None).unwrap();
-    let error = store.definitions().await.unwrap_err();
+    let error = store.changed(None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)));
     assert!(!format!("{error} {error:?} {store:?}").contains("hunter2"));
 }

@@ -55,6 +55,7 @@ pub(super) async fn list(
         // One more than asked for tells whether another page follows.
         limit: limit + 1,
         after,
+        id: None,
         template: asked.template,
         user: asked.user,
         outcome: asked.outcome,

@@ -58,6 +58,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
             "source": catalog.source,
             "generation": catalog.generation,
             "compiled_at": catalog.compiled_at,
+            "listening": admin.refresher.is_listening(),
             "templates": catalog.definitions.templates.len(),
             "active_templates": active,
             "guardrails": catalog.definitions.guardrails.len(),

@@ -49,7 +49,9 @@ impl From<StoreError> for Problem {
             StoreError::Local(_) | StoreError::Unavailable(_) | StoreError::NotMigrated => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            StoreError::Refused(_) => StatusCode::CONFLICT,
+            StoreError::Refused(_) | StoreError::Exists(_) | StoreError::Moved { .. } => {
+                StatusCode::CONFLICT
+            }
             StoreError::Row { .. } | StoreError::Migration(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

@@ -10,7 +10,7 @@ use super::definitions::{
     Definitions, ExperimentDefinition, GuardrailDefinition, Status, Target, TemplateDefinition,
 };
 use super::model_config::ModelConfig;
-use super::{Catalog, Scope, Source, TemplateName, TenantCatalog, Version};
+use super::{Catalog, Running, Scope, Slot, Source, TemplateName, TenantCatalog, Tier, Version};
 use crate::experiment::{self, Experiment, Unit};
 use crate::guardrail::{Direction, Guardrails, Inspects, Rule};
 use crate::template::variables::declared;
@@ -30,89 +30,212 @@ pub struct CatalogError {
     pub why: String,
 }
 
+/// What a catalog is built from.
+#[derive(Debug)]
+pub struct Blueprint<'b> {
+    /// What is defined.
+    pub definitions: Arc<Definitions>,
+    /// Where it came from.
+    pub source: Source,
+    /// Of the catalog to be.
+    pub generation: u64,
+    /// When.
+    pub now: Timestamp,
+    /// Lesser sources, best first.
+    pub tiers: &'b [Tier],
+    /// The catalog before: what did not change is taken over from it, compiled.
+    pub previous: Option<&'b Catalog>,
+}
+
 impl Catalog {
-    /// Compiles definitions. One that is in force and broken refuses the whole; a version that is
-    /// not in force is kept with its reason.
+    /// Compiles definitions from nothing, without lesser sources.
     pub fn compile(
         definitions: Definitions,
         source: Source,
         generation: u64,
         now: Timestamp,
     ) -> Result<Self, CatalogError> {
-        let mut owners: HashSet<&Tenant> = HashSet::new();
-        owners.extend(definitions.templates.iter().map(|one| &one.tenant_id));
-        owners.extend(definitions.guardrails.iter().map(|one| &one.tenant_id));
-        let default = Tenant::default();
-        owners.insert(&default);
-        let mut tenants = HashMap::new();
-        for tenant in owners {
-            let compiled = compile_tenant(&definitions, tenant)?;
-            tenants.insert(tenant.clone(), Arc::new(compiled));
-        }
         let definitions = Arc::new(definitions);
+        let (tiers, previous) = (&[], None);
+        Self::build(Blueprint { definitions, source, generation, now, tiers, previous })
+    }
+
+    /// Compiles definitions. One that is in force and broken refuses the whole; a version that is
+    /// not in force may be broken, and says so when it is asked for.
+    pub fn build(blueprint: Blueprint<'_>) -> Result<Self, CatalogError> {
+        let Blueprint { definitions, source, generation, now, tiers, previous } = blueprint;
+        let default = Tenant::default();
+        let mut tenants: HashMap<&Tenant, Parts<'_>> =
+            HashMap::from([(&default, Parts::default())]);
+        for one in &definitions.templates {
+            tenants.entry(&one.tenant_id).or_default().templates.push((source, one));
+        }
+        for one in &definitions.guardrails {
+            tenants.entry(&one.tenant_id).or_default().guardrails.push(one);
+        }
+        for one in &definitions.experiments {
+            tenants.entry(&one.tenant_id).or_default().experiments.push(one);
+        }
+        for tier in tiers {
+            for one in &tier.definitions.templates {
+                tenants.entry(&one.tenant_id).or_default().lesser.push((tier.source, one));
+            }
+        }
+        let tenants = tenants
+            .into_iter()
+            .map(|(tenant, parts)| {
+                let previous = previous.and_then(|previous| previous.tenant(tenant));
+                let compiled = parts.compile(tenant, previous.map(Arc::as_ref))?;
+                Ok((tenant.clone(), Arc::new(compiled)))
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Self { generation, source, compiled_at: now, definitions, tenants })
     }
 }
 
-fn compile_tenant(
-    definitions: &Definitions,
-    tenant: &Tenant,
-) -> Result<TenantCatalog, CatalogError> {
-    let refuse = |object: String, why: String| CatalogError { tenant: tenant.clone(), object, why };
-    let rules = definitions
-        .guardrails
-        .iter()
-        .filter(|one| one.tenant_id == *tenant && one.is_active)
-        .map(rule)
-        .collect();
-    let guardrails = Guardrails::compile(rules).map_err(|error| {
-        refuse(format!("guardrail {}", error.rule), format!("{}: {}", error.place, error.what))
-    })?;
-    let mut templates: HashMap<String, TemplateName> = HashMap::new();
-    for definition in definitions.templates.iter().filter(|one| one.tenant_id == *tenant) {
-        let object = || format!("template {}@{}", definition.name, definition.version);
-        let version = version(definition, &guardrails).map(Arc::new);
-        let name = templates.entry(definition.name.clone()).or_insert_with(|| TemplateName {
-            active: None,
-            experiment: None,
-            versions: HashMap::new(),
-        });
-        if definition.is_active && definition.ab_test_group.is_none() {
-            let version = version.clone().map_err(|why| refuse(object(), why))?;
-            if name.active.replace(version).is_some() {
-                return Err(refuse(object(), "a second active version of this name".to_owned()));
+/// The definitions of one tenant.
+#[derive(Default)]
+struct Parts<'d> {
+    templates: Vec<(Source, &'d Arc<TemplateDefinition>)>,
+    lesser: Vec<(Source, &'d Arc<TemplateDefinition>)>,
+    guardrails: Vec<&'d Arc<GuardrailDefinition>>,
+    experiments: Vec<&'d Arc<ExperimentDefinition>>,
+}
+
+impl Parts<'_> {
+    fn compile(
+        self,
+        tenant: &Tenant,
+        previous: Option<&TenantCatalog>,
+    ) -> Result<TenantCatalog, CatalogError> {
+        let refuse =
+            |object: String, why: String| CatalogError { tenant: tenant.clone(), object, why };
+        let rules: Vec<Rule> =
+            self.guardrails.iter().filter(|one| one.is_active).map(|one| rule(one)).collect();
+        let guardrails = match previous {
+            Some(previous) if previous.guardrails.rules() == rules => previous.guardrails.clone(),
+            _ => {
+                let known = previous.map(|previous| previous.guardrails.as_ref());
+                let compiled = Guardrails::recompile(rules, known).map_err(|error| {
+                    let why = format!("{}: {}", error.place, error.what);
+                    refuse(format!("guardrail {}", error.rule), why)
+                })?;
+                Arc::new(compiled)
+            }
+        };
+        let mut scopes = Scopes::new(&guardrails);
+        let mut templates: HashMap<String, TemplateName> = HashMap::new();
+        for (source, definition) in self.templates {
+            let object = || format!("template {}@{}", definition.name, definition.version);
+            let slot = Slot::new(source, definition, &mut scopes, previous);
+            let name = templates.entry(definition.name.clone()).or_default();
+            if definition.is_active && definition.ab_test_group.is_none() {
+                let active = slot.serve().map_err(|why| refuse(object(), why.to_owned()))?;
+                if name.active.replace(active).is_some() {
+                    let why = "a second active version of this name".to_owned();
+                    return Err(refuse(object(), why));
+                }
+            }
+            name.versions.insert(definition.version, slot);
+        }
+        for (source, definition) in self.lesser {
+            let slot = Slot::new(source, definition, &mut scopes, previous);
+            templates.entry(definition.name.clone()).or_default().fall_back(slot);
+        }
+        for definition in self.experiments {
+            if definition.status == Status::Active {
+                attach(&mut templates, definition)
+                    .map_err(|why| refuse(format!("experiment {}", definition.name), why))?;
             }
         }
-        name.versions.insert(definition.version, version);
+        let scope = scopes.without_template.clone();
+        Ok(TenantCatalog { guardrails, scope, templates })
     }
-    for definition in definitions.experiments.iter().filter(|one| one.tenant_id == *tenant) {
-        if definition.status == Status::Active {
-            let object = || format!("experiment {}", definition.name);
-            let experiment = experiment(definition).map_err(|why| refuse(object(), why))?;
-            attach(&mut templates, definition, experiment).map_err(|why| refuse(object(), why))?;
+}
+
+impl TemplateName {
+    /// Takes in a version of a lesser source: it serves where nothing better does, and only if it
+    /// works. Numbers of better sources stay theirs.
+    fn fall_back(&mut self, slot: Slot) {
+        if self.active.is_none() && slot.definition.is_active {
+            self.active = slot.serve().ok();
+        }
+        self.versions.entry(slot.definition.version).or_insert(slot);
+    }
+}
+
+impl Slot {
+    fn new(
+        source: Source,
+        definition: &Arc<TemplateDefinition>,
+        scopes: &mut Scopes<'_>,
+        previous: Option<&TenantCatalog>,
+    ) -> Self {
+        let compiled = previous
+            .and_then(|previous| previous.templates.get(&definition.name))
+            .and_then(|name| name.versions.get(&definition.version))
+            .filter(|slot| Arc::ptr_eq(&slot.definition, definition))
+            .map(|slot| slot.compiled.clone())
+            .unwrap_or_default();
+        let scope = scopes.of(&definition.name, definition.category.as_deref());
+        Self { definition: definition.clone(), compiled, scope, source }
+    }
+}
+
+/// Which guardrails look at the calls of which template. Most templates share one answer.
+struct Scopes<'g> {
+    guardrails: &'g Guardrails,
+    without_template: Arc<Scope>,
+    templates: HashSet<&'g str>,
+    categories: HashSet<&'g str>,
+    special: HashMap<(String, Option<String>), Arc<Scope>>,
+}
+
+impl<'g> Scopes<'g> {
+    fn new(guardrails: &'g Guardrails) -> Self {
+        let rules = guardrails.rules();
+        Self {
+            guardrails,
+            without_template: Arc::new(scope(guardrails, None)),
+            templates: rules.iter().flat_map(|one| &one.templates).map(String::as_str).collect(),
+            categories: rules.iter().flat_map(|one| &one.categories).map(String::as_str).collect(),
+            special: HashMap::new(),
         }
     }
-    let scope = scope(&guardrails, None);
-    Ok(TenantCatalog { guardrails: Arc::new(guardrails), scope, templates })
+
+    fn of(&mut self, name: &str, category: Option<&str>) -> Arc<Scope> {
+        let is_special = self.templates.contains(name)
+            || category.is_some_and(|category| self.categories.contains(category));
+        if !is_special {
+            return self.without_template.clone();
+        }
+        self.special
+            .entry((name.to_owned(), category.map(str::to_owned)))
+            .or_insert_with(|| Arc::new(scope(self.guardrails, Some((name, category)))))
+            .clone()
+    }
 }
 
 fn attach(
     templates: &mut HashMap<String, TemplateName>,
     definition: &ExperimentDefinition,
-    experiment: Experiment,
 ) -> Result<(), String> {
+    let experiment = experiment(definition)?;
     let name = templates
         .get_mut(&definition.template_name)
         .ok_or_else(|| format!("there is no template {:?}", definition.template_name))?;
+    let mut arms = HashMap::new();
     for arm in &experiment.arms {
-        if name.version_by_id(arm.template).is_none() {
-            return Err(format!(
+        let slot = name.versions.values().find(|slot| slot.definition.id == arm.template);
+        let served = slot.and_then(|slot| slot.serve().ok()).ok_or_else(|| {
+            format!(
                 "arm {} needs version {}, which is not a working version of {:?}",
                 arm.key, arm.template, definition.template_name
-            ));
-        }
+            )
+        })?;
+        arms.insert(arm.template, served);
     }
-    match name.experiment.replace(experiment) {
+    match name.experiment.replace(Running { experiment, arms }) {
         Some(_) => Err("a second active experiment on this template".to_owned()),
         None => Ok(()),
     }
@@ -140,30 +263,33 @@ fn scope(guardrails: &Guardrails, template: Option<(&str, Option<&str>)>) -> Sco
     }
 }
 
-fn version(definition: &TemplateDefinition, guardrails: &Guardrails) -> Result<Version, String> {
-    let messages = messages(definition)?;
-    let variables = declared(&definition.variables).map_err(|why| format!("variables: {why}"))?;
-    let template = Template::compile(definition.template_syntax, &messages, variables)
-        .map_err(|error| error.to_string())?;
-    let model_config = ModelConfig::read(&definition.model_config)
-        .map_err(|why| format!("model_config: {why}"))?;
-    let content = json!([
-        definition.template_syntax,
-        messages,
-        definition.target,
-        definition.variables,
-        model_config.fingerprint(),
-    ]);
-    Ok(Version {
-        id: definition.id,
-        name: definition.name.clone(),
-        number: definition.version,
-        target: definition.target,
-        template,
-        content_hash: digest::sha256_hex(content.to_string().as_bytes()),
-        model_config,
-        scope: scope(guardrails, Some((&definition.name, definition.category.as_deref()))),
-    })
+impl Version {
+    /// Compiles one version by itself, or says what is wrong and where.
+    pub fn compile(definition: &TemplateDefinition) -> Result<Self, String> {
+        let messages = messages(definition)?;
+        let variables =
+            declared(&definition.variables).map_err(|why| format!("variables: {why}"))?;
+        let template = Template::compile(definition.template_syntax, &messages, variables)
+            .map_err(|error| error.to_string())?;
+        let model_config = ModelConfig::read(&definition.model_config)
+            .map_err(|why| format!("model_config: {why}"))?;
+        let content = json!([
+            definition.template_syntax,
+            messages,
+            definition.target,
+            definition.variables,
+            model_config.fingerprint(),
+        ]);
+        Ok(Self {
+            id: definition.id,
+            name: definition.name.clone(),
+            number: definition.version,
+            target: definition.target,
+            template,
+            content_hash: digest::sha256_hex(content.to_string().as_bytes()),
+            model_config,
+        })
+    }
 }
 
 /// `template_text` alone is one message, spoken by whom the target says.
@@ -184,7 +310,8 @@ fn messages(definition: &TemplateDefinition) -> Result<Vec<Message>, String> {
     }
 }
 
-fn experiment(definition: &ExperimentDefinition) -> Result<Experiment, String> {
+/// What decides the arms of a definition.
+pub(super) fn experiment(definition: &ExperimentDefinition) -> Result<Experiment, String> {
     let mut versions = vec![definition.control_template_id];
     versions.extend(&definition.variant_template_ids);
     let split = definition

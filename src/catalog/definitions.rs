@@ -1,24 +1,28 @@
 //! Templates, guardrails and experiments as their authors define them: the rows of the tables, the
 //! contents of the files, the body of the snapshot.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::guardrail::{Kind, RuleConfig, Severity};
 use crate::template::{Message, Syntax};
 use crate::words::ids::{ExperimentId, GuardrailId, TemplateId, Tenant};
 
-/// Everything a catalog is compiled from.
+/// Everything a catalog is compiled from. Shared, because most of it outlives a reload.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Definitions {
     /// Every version of every template.
-    pub templates: Vec<TemplateDefinition>,
+    pub templates: Vec<Arc<TemplateDefinition>>,
     /// Every guardrail, active or not.
-    pub guardrails: Vec<GuardrailDefinition>,
+    pub guardrails: Vec<Arc<GuardrailDefinition>>,
     /// Every experiment, running or not.
-    pub experiments: Vec<ExperimentDefinition>,
+    pub experiments: Vec<Arc<ExperimentDefinition>>,
 }
 
 /// Where a rendered template goes.
@@ -44,21 +48,29 @@ pub struct TemplateDefinition {
     pub description: Option<String>,
     pub category: Option<String>,
     #[serde(default)]
+    pub tags: Vec<String>,
+    #[serde(default)]
     pub template_text: String,
     #[serde(default)]
     pub template_syntax: Syntax,
     pub messages: Option<Vec<Message>>,
     #[serde(default)]
     pub target: Target,
-    #[serde(default)]
+    #[serde(default = "nothing")]
     pub variables: Value,
     #[serde(default)]
     pub model_config: Map<String, Value>,
+    pub engine_version: Option<String>,
     pub version: u32,
     pub parent_version_id: Option<TemplateId>,
     #[serde(default)]
     pub is_active: bool,
     pub ab_test_group: Option<String>,
+    pub traffic_percentage: Option<f64>,
+    pub ab_test_start_date: Option<Timestamp>,
+    pub ab_test_end_date: Option<Timestamp>,
+    pub deactivated_at: Option<Timestamp>,
+    pub deactivated_by: Option<String>,
     pub created_by: Option<String>,
     pub created_at: Option<Timestamp>,
     pub updated_by: Option<String>,
@@ -128,17 +140,33 @@ pub struct ExperimentDefinition {
     pub variant_template_ids: Vec<TemplateId>,
     #[serde(default)]
     pub traffic_split: Map<String, Value>,
+    pub arms: Option<Value>,
     #[serde(default = "everyone")]
     pub enrollment_percentage: f64,
     #[serde(default = "by_user")]
     pub randomization_unit: String,
     pub salt: Option<String>,
+    #[serde(default = "first")]
+    pub hash_version: u32,
     pub start_date: Option<Timestamp>,
     pub end_date: Option<Timestamp>,
+    pub target_sample_size: Option<u32>,
+    pub primary_metric: Option<Value>,
+    #[serde(default = "nothing")]
+    pub secondary_metrics: Value,
+    pub winner_template_id: Option<TemplateId>,
     pub created_by: Option<String>,
     pub created_at: Option<Timestamp>,
     pub updated_by: Option<String>,
     pub updated_at: Option<Timestamp>,
+}
+
+fn nothing() -> Value {
+    Value::Array(Vec::new())
+}
+
+fn first() -> u32 {
+    1
 }
 
 fn everyone() -> f64 {
@@ -158,4 +186,77 @@ impl Definitions {
         }
         serde_json::from_str(json).map_err(|error| error.to_string())
     }
+
+    /// These with `changes` in place of the rows of the same id; `whole`: without the rows that
+    /// `changes` lacks. What did not change stays the same object, and so stays compiled.
+    #[must_use]
+    pub fn updated(&self, changes: Self, whole: bool) -> Self {
+        Self {
+            templates: updated(&self.templates, changes.templates, whole),
+            guardrails: updated(&self.guardrails, changes.guardrails, whole),
+            experiments: updated(&self.experiments, changes.experiments, whole),
+        }
+    }
+
+    /// How many there are of each kind.
+    pub fn counts(&self) -> [usize; 3] {
+        [self.templates.len(), self.guardrails.len(), self.experiments.len()]
+    }
+}
+
+/// What all definitions have: an id, and a place in the order of their kind.
+pub trait Definition: PartialEq {
+    /// Its id.
+    fn id(&self) -> Uuid;
+    /// Tenant, name and version.
+    fn place(&self) -> (&Tenant, &str, u32);
+}
+
+impl Definition for TemplateDefinition {
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn place(&self) -> (&Tenant, &str, u32) {
+        (&self.tenant_id, &self.name, self.version)
+    }
+}
+
+impl Definition for GuardrailDefinition {
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn place(&self) -> (&Tenant, &str, u32) {
+        (&self.tenant_id, &self.name, 0)
+    }
+}
+
+impl Definition for ExperimentDefinition {
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn place(&self) -> (&Tenant, &str, u32) {
+        (&self.tenant_id, &self.name, 0)
+    }
+}
+
+fn updated<T: Definition>(old: &[Arc<T>], changes: Vec<Arc<T>>, whole: bool) -> Vec<Arc<T>> {
+    if changes.is_empty() && !whole {
+        return old.to_vec();
+    }
+    let mut known: HashMap<Uuid, &Arc<T>> = old.iter().map(|one| (one.id(), one)).collect();
+    let mut all: Vec<Arc<T>> = changes
+        .into_iter()
+        .map(|change| match known.remove(&change.id()) {
+            Some(same) if *same == change => same.clone(),
+            _ => change,
+        })
+        .collect();
+    if !whole {
+        all.extend(known.into_values().cloned());
+    }
+    all.sort_by(|one, other| one.place().cmp(&other.place()));
+    all
 }

@@ -4,6 +4,8 @@
 //! files, compiled in, so that a fresh database, the file fallback and a binary without any files
 //! all start with the same.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -67,9 +69,9 @@ impl Definitions {
             std::path::Path::new(name).extension().is_some_and(|found| found == extension)
         };
         if ends_in("prompt") {
-            self.templates.push(template(content).map_err(refuse)?);
+            self.templates.push(Arc::new(template(content).map_err(refuse)?));
         } else if ends_in("toml") {
-            self.guardrails.push(guardrail(content).map_err(refuse)?);
+            self.guardrails.push(Arc::new(guardrail(content).map_err(refuse)?));
         }
         Ok(())
     }

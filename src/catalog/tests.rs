@@ -35,7 +35,7 @@ fn the_seeds_compile() {
         ("clarification_question_generation", "0.3"),
         ("educational_script_generation", "0.7"),
     ] {
-        let version = tenant.template(name).unwrap().active.as_ref().unwrap();
+        let version = &tenant.template(name).unwrap().active.as_ref().unwrap().version;
         assert_eq!(version.model_config.model.as_deref(), Some("gemini-2.5-flash"));
         let found = version.model_config.native.iter().find(|(key, _)| key == "temperature");
         assert_eq!(found.unwrap().1, temperature);
@@ -76,7 +76,7 @@ fn experiments_must_name_working_versions() {
     let templates = [template(1, true, "a"), template(2, false, "b")];
     let catalog = compile(with(&templates, &experiment(2))).unwrap();
     let name = catalog.tenant(&Tenant::default()).unwrap().template("t").unwrap();
-    assert_eq!(name.experiment.as_ref().unwrap().arms[1].key, "variant_a");
+    assert_eq!(name.experiment.as_ref().unwrap().experiment.arms[1].key, "variant_a");
     let error = compile(with(&templates, &experiment(3))).unwrap_err();
     assert_eq!(error.object, "experiment e");
 }

@@ -55,8 +55,12 @@ pub enum Command {
 pub enum MigrateStep {
     /// Run every migration that has not run, and put in the seeds
     Up,
-    /// Undo the newest migration; executions and the audit are archived first
-    Down,
+    /// Undo migrations, newest first, in one transaction; executions and the audit are archived first
+    Down {
+        /// Keep this migration and those before it; 0 undoes all
+        #[arg(long, default_value_t = 0, value_name = "VERSION")]
+        to: i32,
+    },
     /// Show what has run
     Status,
 }

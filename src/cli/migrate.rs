@@ -27,7 +27,7 @@ pub async fn migrate(file: Option<&Path>, step: MigrateStep) -> anyhow::Result<(
     match step {
         MigrateStep::Status => Ok(()),
         MigrateStep::Up => up(store.as_ref(), &state).await,
-        MigrateStep::Down => down(store.as_ref(), &state).await,
+        MigrateStep::Down { to } => down(store.as_ref(), &state, to).await,
     }
 }
 
@@ -52,17 +52,21 @@ async fn up(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
     verify(store).await
 }
 
-async fn down(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
-    if state.steps.iter().all(|step| step.applied_at.is_none()) {
+async fn down(store: &dyn Store, state: &MigrationState, to: i32) -> anyhow::Result<()> {
+    if state.steps.iter().all(|step| step.version <= to || step.applied_at.is_none()) {
         say("nothing to do");
         return Ok(());
     }
     let [templates, guardrails, executions] = state.rows;
-    say(format_args!(
-        "4 checkpoint: {templates} template versions and {guardrails} guardrails will be dropped; \
-         {executions} executions and the audit are archived"
-    ));
-    let migrated = store.migrate_down().await?;
+    if to < 1 {
+        say(format_args!(
+            "4 checkpoint: {templates} template versions and {guardrails} guardrails will be \
+             dropped; {executions} executions and the audit are archived"
+        ));
+    } else {
+        say(format_args!("4 checkpoint: templates, guardrails and executions stay"));
+    }
+    let migrated = store.migrate_down(to).await?;
     say(format_args!("5 undid {:?} in one transaction", migrated.versions));
     let state = store.migration_state().await?;
     if state
@@ -72,16 +76,18 @@ async fn down(store: &dyn Store, state: &MigrationState) -> anyhow::Result<()> {
     {
         bail!("the migration is still marked as run");
     }
-    say(format_args!(
-        "6 verified: {} executions are in chaperone_archive_executions",
-        migrated.archived
-    ));
+    let archived = migrated.archived;
+    say(if to < 1 {
+        format!("6 verified: {archived} executions are in chaperone_archive_executions")
+    } else {
+        format!("6 verified: the schema is at {to}")
+    });
     Ok(())
 }
 
 async fn verify(store: &dyn Store) -> anyhow::Result<()> {
     let state = store.migration_state().await?;
-    let definitions = store.definitions().await?;
+    let definitions = store.changed(None).await?.definitions;
     if !state.is_current() || definitions.templates.is_empty() || definitions.guardrails.is_empty()
     {
         bail!("the tables or the seeds are not there after the migration");

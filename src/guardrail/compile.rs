@@ -1,6 +1,7 @@
 //! From rules to automata, with a refusal for every rule that could not be kept to its word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::Regex;
@@ -30,6 +31,8 @@ pub struct Guardrails {
     /// What each literal of the automaton is for.
     pub(super) uses: Vec<Vec<Use>>,
     pub(super) patterns: Vec<Pattern>,
+    /// The patterns without anchors.
+    pub(super) unanchored: Vec<usize>,
     /// Literals of rules in lower case, sorted, with their rules: prefixes are looked up here.
     pub(super) sorted: Vec<(String, usize)>,
     pub(super) literal_bytes_max: usize,
@@ -44,14 +47,19 @@ pub(super) enum Use {
     Anchor(usize),
 }
 
-/// One compiled regular expression.
+/// One pattern of a rule.
 pub(super) struct Pattern {
     pub(super) rule: usize,
     pub(super) config: PatternConfig,
+    pub(super) engine: Arc<Engine>,
+}
+
+/// A compiled regular expression, kept from one catalog to the next.
+pub(super) struct Engine {
     pub(super) regex: Regex,
     pub(super) bytes_max: usize,
-    /// Whether it runs only around anchors.
-    pub(super) anchored: bool,
+    /// Literals of which each match holds one: it runs only around them. Empty: it runs everywhere.
+    pub(super) anchors: Vec<String>,
     /// For rules that look at answers, which may be streams.
     pub(super) growing: Option<Growing>,
 }
@@ -86,6 +94,12 @@ pub struct RuleError {
 impl Guardrails {
     /// Compiles all rules of a tenant, or names the first that cannot be kept.
     pub fn compile(rules: Vec<Rule>) -> Result<Self, RuleError> {
+        Self::recompile(rules, None)
+    }
+
+    /// The same, taking the expressions over that `previous` has compiled already.
+    pub fn recompile(rules: Vec<Rule>, previous: Option<&Self>) -> Result<Self, RuleError> {
+        let known = previous.map(Self::engines).unwrap_or_default();
         let mut needles: BTreeMap<String, Vec<Use>> = BTreeMap::new();
         let mut sorted = Vec::new();
         let mut patterns = Vec::new();
@@ -97,13 +111,17 @@ impl Guardrails {
                 sorted.push((literal, index));
             }
             for (place, config) in rule.config.patterns.iter().enumerate() {
-                let (pattern, anchors) =
-                    Pattern::compile(index, config, rule.looks_at(Direction::Response))
-                        .map_err(|what| refuse(rule, format!("patterns[{place}]"), what))?;
-                for anchor in anchors {
-                    needles.entry(anchor).or_default().push(Use::Anchor(patterns.len()));
+                let streams = rule.looks_at(Direction::Response);
+                let engine = match known.get(&(config.regex.as_str(), streams)) {
+                    Some(engine) => (*engine).clone(),
+                    None => Engine::compile(&config.regex, streams)
+                        .map(Arc::new)
+                        .map_err(|what| refuse(rule, format!("patterns[{place}]"), what))?,
+                };
+                for anchor in &engine.anchors {
+                    needles.entry(anchor.clone()).or_default().push(Use::Anchor(patterns.len()));
                 }
-                patterns.push(pattern);
+                patterns.push(Pattern { rule: index, config: config.clone(), engine });
             }
             if rule.config.literals.is_empty() && rule.config.patterns.is_empty() {
                 let what = "nothing to look for; give literals or patterns".to_owned();
@@ -118,7 +136,19 @@ impl Guardrails {
         let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);
         let (texts, uses): (Vec<_>, Vec<_>) = needles.into_iter().unzip();
         let literals = automaton(&texts)?;
-        Ok(Self { rules, literals, uses, patterns, sorted, literal_bytes_max })
+        let is_unanchored = |pattern: &Pattern| pattern.engine.anchors.is_empty();
+        let numbered = patterns.iter().enumerate();
+        let unanchored =
+            numbered.filter(|(_, one)| is_unanchored(one)).map(|(index, _)| index).collect();
+        Ok(Self { rules, literals, uses, patterns, unanchored, sorted, literal_bytes_max })
+    }
+
+    /// The compiled expressions, by their text and whether they can follow a stream.
+    fn engines(&self) -> HashMap<(&str, bool), &Arc<Engine>> {
+        self.patterns
+            .iter()
+            .map(|one| ((one.config.regex.as_str(), one.engine.growing.is_some()), &one.engine))
+            .collect()
     }
 
     /// The rules, in the order findings name them.
@@ -154,13 +184,9 @@ impl Guardrails {
     }
 }
 
-impl Pattern {
-    fn compile(
-        rule: usize,
-        config: &PatternConfig,
-        streams: bool,
-    ) -> Result<(Self, Vec<String>), String> {
-        let hir = regex_syntax::parse(&config.regex)
+impl Engine {
+    fn compile(expression: &str, streams: bool) -> Result<Self, String> {
+        let hir = regex_syntax::parse(expression)
             .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))?;
         let properties = hir.properties();
         if properties.minimum_len().unwrap_or(0) == 0 {
@@ -181,20 +207,12 @@ impl Pattern {
                 )
             })?;
         let regex =
-            regex::RegexBuilder::new(&config.regex).size_limit(REGEX_BYTES_MAX).build().map_err(
+            regex::RegexBuilder::new(expression).size_limit(REGEX_BYTES_MAX).build().map_err(
                 |_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"),
             )?;
-        let growing = streams.then(|| Growing::compile(&config.regex)).transpose()?;
-        let anchors = anchors::required(&hir);
-        let pattern = Self {
-            rule,
-            config: config.clone(),
-            regex,
-            bytes_max,
-            anchored: anchors.is_some(),
-            growing,
-        };
-        Ok((pattern, anchors.unwrap_or_default()))
+        let growing = streams.then(|| Growing::compile(expression)).transpose()?;
+        let anchors = anchors::required(&hir).unwrap_or_default();
+        Ok(Self { regex, bytes_max, anchors, growing })
     }
 }
 

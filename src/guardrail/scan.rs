@@ -4,6 +4,7 @@
 //! checked; an anchor marks the stretch of text around it, and each pattern then runs once over the
 //! stretches marked for it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use aho_corasick::Input;
@@ -70,6 +71,13 @@ impl Finding {
     }
 }
 
+/// By pattern, where its next match may begin; from the start for those not in it. Only patterns that
+/// matched are in it: there may be thousands of others.
+pub(super) type Resume = BTreeMap<usize, usize>;
+
+/// By pattern, the text around its anchors.
+type Stretches = BTreeMap<usize, Vec<Range<usize>>>;
+
 /// Where a scan begins and whether the text is all there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'t> {
@@ -92,9 +100,8 @@ pub(super) struct Undecided {
 impl Guardrails {
     /// All findings in a whole text, in order of their start.
     pub fn scan(&self, text: &str, rules: &RuleSet) -> Vec<Finding> {
-        let mut resume = vec![0; self.patterns.len()];
         let view = View { text, from: 0, open: false };
-        self.scan_view(view, rules, &mut resume).0
+        self.scan_view(view, rules, &mut Resume::new()).0
     }
 
     /// Findings in a view that are decided, and from where on it is undecided. `resume` holds, by
@@ -103,29 +110,30 @@ impl Guardrails {
         &self,
         view: View<'_>,
         rules: &RuleSet,
-        resume: &mut [usize],
+        resume: &mut Resume,
     ) -> (Vec<Finding>, Undecided) {
         if rules.is_empty() {
             let end = view.text.len();
             return (Vec::new(), Undecided { all: end, enforced: end });
         }
         let (mut findings, stretches) = self.literals(view, rules);
-        for (index, pattern) in self.patterns.iter().enumerate() {
-            if rules.contains(pattern.rule) {
-                let from = resume.get(index).copied().unwrap_or(0).max(view.from);
-                let whole = 0..view.text.len();
-                let stretches = match stretches.get(index) {
-                    Some(stretches) if pattern.anchored => stretches.as_slice(),
-                    _ => std::slice::from_ref(&whole),
-                };
-                for span in pattern.matches(view.text, from, stretches) {
-                    findings.push(Finding {
-                        start: span.start,
-                        end: span.end,
-                        rule: pattern.rule,
-                        pattern: Some(index),
-                    });
-                }
+        let everywhere = Range { start: 0, end: view.text.len() };
+        let unanchored =
+            self.unanchored.iter().map(|index| (*index, std::slice::from_ref(&everywhere)));
+        let anchored = stretches.iter().map(|(index, stretches)| (*index, stretches.as_slice()));
+        for (index, stretches) in unanchored.chain(anchored) {
+            let Some(pattern) = self.patterns.get(index).filter(|one| rules.contains(one.rule))
+            else {
+                continue;
+            };
+            let from = resume.get(&index).copied().unwrap_or(0).max(view.from);
+            for span in pattern.matches(view.text, from, stretches) {
+                findings.push(Finding {
+                    start: span.start,
+                    end: span.end,
+                    rule: pattern.rule,
+                    pattern: Some(index),
+                });
             }
         }
         let mut undecided = self.undecided(view, rules, resume);
@@ -138,8 +146,9 @@ impl Guardrails {
         findings.sort();
         findings.dedup();
         for finding in &findings {
-            if let Some(resume) = finding.pattern.and_then(|pattern| resume.get_mut(pattern)) {
-                *resume = finding.end.max(*resume);
+            if let Some(pattern) = finding.pattern {
+                let next = resume.entry(pattern).or_default();
+                *next = finding.end.max(*next);
             }
         }
         (findings, undecided)
@@ -151,9 +160,9 @@ impl Guardrails {
     }
 
     /// Findings of literals, and by pattern the stretches around its anchors.
-    fn literals(&self, view: View<'_>, rules: &RuleSet) -> (Vec<Finding>, Vec<Vec<Range<usize>>>) {
+    fn literals(&self, view: View<'_>, rules: &RuleSet) -> (Vec<Finding>, Stretches) {
         let mut findings = Vec::new();
-        let mut stretches = vec![Vec::new(); self.patterns.len()];
+        let mut stretches = Stretches::new();
         let Some(automaton) = &self.literals else { return (findings, stretches) };
         let input = Input::new(view.text).range(view.from..);
         for hit in automaton.find_overlapping_iter(input) {
@@ -171,11 +180,12 @@ impl Guardrails {
                     }
                     Use::Literal(_) => {}
                     Use::Anchor(index) => {
-                        if let (Some(pattern), Some(stretches)) =
-                            (self.patterns.get(index), stretches.get_mut(index))
+                        if let Some(pattern) = self.patterns.get(index)
                             && rules.contains(pattern.rule)
                         {
-                            stretch(stretches, hit.range(), pattern.bytes_max, view.text.len());
+                            let stretches = stretches.entry(index).or_default();
+                            let bytes_max = pattern.engine.bytes_max;
+                            stretch(stretches, hit.range(), bytes_max, view.text.len());
                         }
                     }
                 }
@@ -185,7 +195,7 @@ impl Guardrails {
     }
 
     /// The earliest places from which the end of an open text could still grow into a match.
-    fn undecided(&self, view: View<'_>, rules: &RuleSet, resume: &[usize]) -> Undecided {
+    fn undecided(&self, view: View<'_>, rules: &RuleSet, resume: &Resume) -> Undecided {
         let end = view.text.len();
         let mut undecided = Undecided { all: end, enforced: end };
         if !view.open {
@@ -206,7 +216,7 @@ impl Guardrails {
         }
         for (index, pattern) in self.patterns.iter().enumerate() {
             if rules.contains(pattern.rule) {
-                let from = resume.get(index).copied().unwrap_or(0).max(view.from);
+                let from = resume.get(&index).copied().unwrap_or(0).max(view.from);
                 if let Some(start) = pattern.growing(view, from) {
                     lower(pattern.rule, start, &mut undecided);
                 }
@@ -237,7 +247,9 @@ impl Pattern {
         for stretch in stretches {
             at = ceil_char(text, at.max(stretch.start));
             let end = ceil_char(text, stretch.end);
-            while let Some(hit) = text.get(..end).and_then(|text| self.regex.find_at(text, at)) {
+            while let Some(hit) =
+                text.get(..end).and_then(|text| self.engine.regex.find_at(text, at))
+            {
                 match self.whole(text, hit.range()) {
                     Some(span) => {
                         at = span.end;
@@ -257,7 +269,8 @@ impl Pattern {
                 return Some(span);
             }
             let end = text.floor_char_boundary(span.end.checked_sub(1)?);
-            let shorter = text.get(..end).and_then(|text| self.regex.find_at(text, span.start))?;
+            let shorter =
+                text.get(..end).and_then(|text| self.engine.regex.find_at(text, span.start))?;
             if shorter.start() != span.start {
                 return None;
             }
@@ -275,9 +288,9 @@ impl Pattern {
 
     /// The earliest start from which the end of the text could still grow into a match.
     fn growing(&self, view: View<'_>, from: usize) -> Option<usize> {
-        let mut starts = starts(view, from, self.bytes_max);
+        let mut starts = starts(view, from, self.engine.bytes_max);
         // Without an automaton every start may grow: holding back is always safe.
-        let Some(growing) = &self.growing else { return starts.next() };
+        let Some(growing) = &self.engine.growing else { return starts.next() };
         let mut cache = growing.caches.get();
         starts.find(|start| {
             (!self.config.whole_word || begins_word(view.text, *start))

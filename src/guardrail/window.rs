@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::compile::Guardrails;
-use super::scan::{Finding, RuleSet, View};
+use super::scan::{Finding, Resume, RuleSet, View};
 
 /// One text that arrives in pieces.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Window {
     /// Where the undecided part begins in the tail.
     from: usize,
     /// By pattern, where its next match may begin, in the whole text.
-    resume: Vec<usize>,
+    resume: Resume,
 }
 
 /// What a piece of text decided. Positions are bytes of the whole text.
@@ -36,7 +36,7 @@ pub struct Progress {
 impl Window {
     /// An empty text under these rules.
     pub fn new(guardrails: Arc<Guardrails>, rules: Arc<RuleSet>) -> Self {
-        let resume = vec![0; guardrails.patterns.len()];
+        let resume = Resume::new();
         Self { guardrails, rules, tail: String::new(), base: 0, from: 0, resume }
     }
 
@@ -52,15 +52,16 @@ impl Window {
     }
 
     fn advance(&mut self, open: bool) -> Progress {
-        let mut resume: Vec<usize> =
-            self.resume.iter().map(|at| at.saturating_sub(self.base)).collect();
+        let mut resume: Resume =
+            self.resume.iter().map(|(one, at)| (*one, at.saturating_sub(self.base))).collect();
         let view = View { text: &self.tail, from: self.from, open };
         let (mut findings, undecided) = self.guardrails.scan_view(view, &self.rules, &mut resume);
         for finding in &mut findings {
             finding.start += self.base;
             finding.end += self.base;
         }
-        for (kept, at) in self.resume.iter_mut().zip(resume) {
+        for (pattern, at) in resume {
+            let kept = self.resume.entry(pattern).or_default();
             *kept = (*kept).max(at + self.base);
         }
         let safe_to = self.base + undecided.enforced;

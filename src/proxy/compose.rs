@@ -174,7 +174,7 @@ mod tests {
         let catalog =
             Catalog::compile(definitions, Source::File, 1, jiff::Timestamp::UNIX_EPOCH).unwrap();
         let tenant = catalog.tenant(&Tenant::default()).unwrap();
-        let version = tenant.template("t").unwrap().active.clone().unwrap();
+        let version = tenant.template("t").unwrap().active.clone().unwrap().version;
         let messages = version.template.render(&Map::new()).unwrap();
         let route = Route::read(&Method::POST, path, None);
         compose((dialect, &route), body, &version, &messages).unwrap()

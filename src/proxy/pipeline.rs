@@ -36,7 +36,9 @@ impl Proxy {
         let mut reply =
             answered.unwrap_or_else(|refusal| refuse(&refusal, dialect, exchange.take()));
         headers::set(reply.headers_mut(), headers::REQUEST_ID, &request_id);
-        headers::set(reply.headers_mut(), headers::SOURCE, catalog.source.name());
+        if !reply.headers().contains_key(headers::SOURCE) {
+            headers::set(reply.headers_mut(), headers::SOURCE, catalog.source.name());
+        }
         reply
     }
 

@@ -51,10 +51,12 @@ pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
             .iter()
             .map(|violation| format!("{}={}", violation.rule_name, violation.action))
             .collect();
-        (template.zip(execution.template_version), execution.ab_test_group.clone(), found)
+        let named = template.zip(execution.template_version);
+        (named, execution.ab_test_group.clone(), execution.catalog_source.clone(), found)
     });
-    let Some((template, arm, found)) = facts else { return };
+    let Some((template, arm, source, found)) = facts else { return };
     let out = reply.headers_mut();
+    headers::set(out, headers::SOURCE, &source);
     if let Some((name, version)) = template {
         headers::set(out, headers::TEMPLATE, &format!("{name}@{version}"));
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::exchange::Exchange;
 use super::identify::{Identified, TemplateRef, header_unit, short};
 use super::refusal::{Kind, Refusal};
-use crate::catalog::{Scope, TemplateName, Version};
-use crate::experiment::{Experiment, Unit};
+use crate::catalog::{Running, Scope, Served, Version};
+use crate::experiment::Unit;
 use crate::words::clock;
 
 /// A call whose version is decided, if it wants a template at all.
@@ -14,34 +14,37 @@ use crate::words::clock;
 pub(super) struct Planned {
     pub(super) identified: Identified,
     pub(super) version: Option<Arc<Version>>,
+    scope: Arc<Scope>,
 }
 
 impl Planned {
     /// Which guardrails look at this call.
     pub(super) fn scope(&self) -> &Scope {
-        self.version.as_ref().map_or(&self.identified.tenant.scope, |version| &version.scope)
+        &self.scope
     }
 }
 
 pub(super) fn select(identified: Identified, exchange: &mut Exchange) -> Result<Planned, Refusal> {
     let Some(wanted) = identified.template.clone() else {
-        return Ok(Planned { identified, version: None });
+        let scope = identified.tenant.scope.clone();
+        return Ok(Planned { identified, version: None, scope });
     };
-    let version = version(&identified, &wanted, exchange)?;
+    let Served { version, scope, source } = version(&identified, &wanted, exchange)?;
     exchange.note(|execution| {
+        source.name().clone_into(&mut execution.catalog_source);
         execution.template_id = Some(version.id);
         execution.template_version = Some(version.number);
         execution.template_content_hash = Some(version.content_hash.clone());
         execution.model_config = Some(version.model_config.defined.clone());
     });
-    Ok(Planned { identified, version: Some(version) })
+    Ok(Planned { identified, version: Some(version), scope })
 }
 
 fn version(
     identified: &Identified,
     wanted: &TemplateRef,
     exchange: &mut Exchange,
-) -> Result<Arc<Version>, Refusal> {
+) -> Result<Served, Refusal> {
     let missing = |what: String| Refusal::new(Kind::NotFound, what);
     let shown = short(&wanted.name);
     let name = identified
@@ -50,26 +53,21 @@ fn version(
         .ok_or_else(|| missing(format!("there is no template {shown:?}")))?;
     if let Some(number) = wanted.version {
         return match name.version(number) {
-            Some(Ok(version)) => Ok(version.clone()),
+            Some(Ok(served)) => Ok(served),
             Some(Err(why)) => {
                 Err(missing(format!("template {shown:?} version {number} does not compile: {why}")))
             }
             None => Err(missing(format!("template {shown:?} has no version {number}"))),
         };
     }
-    let arm =
-        name.experiment.as_ref().and_then(|experiment| arm(identified, name, experiment, exchange));
+    let arm = name.experiment.as_ref().and_then(|running| arm(identified, running, exchange));
     arm.or_else(|| name.active.clone())
         .ok_or_else(|| missing(format!("template {shown:?} has no active version")))
 }
 
 /// The version of the arm this call's unit belongs to, with the decision noted.
-fn arm(
-    identified: &Identified,
-    name: &TemplateName,
-    experiment: &Experiment,
-    exchange: &mut Exchange,
-) -> Option<Arc<Version>> {
+fn arm(identified: &Identified, running: &Running, exchange: &mut Exchange) -> Option<Served> {
+    let experiment = &running.experiment;
     let unit = match &experiment.unit {
         Unit::User => identified.user.clone(),
         Unit::Conversation => identified.conversation.clone(),
@@ -88,5 +86,5 @@ fn arm(
             execution.ab_test_group = Some(arm.key.clone());
         }
     });
-    name.version_by_id(assignment.arm?.template).cloned()
+    running.arm(assignment.arm?.template).cloned()
 }

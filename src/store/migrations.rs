@@ -1,5 +1,6 @@
 //! The migrations of both stores. The SQL lives under `migrations/`, compiled in.
 
+use super::StoreError;
 use crate::words::digest;
 
 /// A step of the schema and its way back.
@@ -11,19 +12,35 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 1] = [Migration {
-    version: 1,
-    name: "core",
-    up: include_str!("../../migrations/postgres/0001_core.up.sql"),
-    down: include_str!("../../migrations/postgres/0001_core.down.sql"),
-}];
+pub(super) const POSTGRES: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "core",
+        up: include_str!("../../migrations/postgres/0001_core.up.sql"),
+        down: include_str!("../../migrations/postgres/0001_core.down.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "control",
+        up: include_str!("../../migrations/postgres/0002_control.up.sql"),
+        down: include_str!("../../migrations/postgres/0002_control.down.sql"),
+    },
+];
 
-pub(super) const SQLITE: [Migration; 1] = [Migration {
-    version: 1,
-    name: "core",
-    up: include_str!("../../migrations/sqlite/0001_core.up.sql"),
-    down: include_str!("../../migrations/sqlite/0001_core.down.sql"),
-}];
+pub(super) const SQLITE: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "core",
+        up: include_str!("../../migrations/sqlite/0001_core.up.sql"),
+        down: include_str!("../../migrations/sqlite/0001_core.down.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "control",
+        up: include_str!("../../migrations/sqlite/0002_control.up.sql"),
+        down: include_str!("../../migrations/sqlite/0002_control.down.sql"),
+    },
+];
 
 /// A migration that this binary knows, and whether it has run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +68,15 @@ impl MigrationState {
     /// Whether everything has run.
     pub fn is_current(&self) -> bool {
         !self.steps.is_empty() && self.steps.iter().all(|step| step.applied_at.is_some())
+    }
+
+    /// Versions that have run, newest first.
+    pub(super) fn applied_above(&self, to: i32) -> Vec<i32> {
+        let applied = self.steps.iter().filter(|step| step.applied_at.is_some());
+        let mut versions: Vec<i32> =
+            applied.map(|step| step.version).filter(|version| *version > to).collect();
+        versions.reverse();
+        versions
     }
 
     pub(super) fn new(migrations: &[Migration], applied: &[(i32, String)]) -> Self {
@@ -83,6 +109,18 @@ pub struct Migrated {
 }
 
 impl Migration {
+    /// Whether it has run, going by the checksum on record; an error if it ran with another text.
+    pub(super) fn has_run(&self, recorded: Option<&str>) -> Result<bool, StoreError> {
+        match recorded {
+            None => Ok(false),
+            Some(checksum) if checksum == self.checksum() => Ok(true),
+            Some(_) => Err(StoreError::Migration(format!(
+                "migration {} ran here with another text than this binary's",
+                self.version
+            ))),
+        }
+    }
+
     pub(super) fn checksum(&self) -> String {
         digest::sha256_hex(self.up.as_bytes())
     }

@@ -1,10 +1,13 @@
-//! Pages of executions: newest first, each page beginning behind the last row of the one before.
+//! Pages of lists, each beginning behind the last row of the one before: executions newest first,
+//! definitions by name and version.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use serde_json::Value;
 use uuid::Uuid;
 
+use super::{StoreError, Table};
 use crate::words::ids::Tenant;
 
 /// What to list.
@@ -16,6 +19,8 @@ pub struct ExecutionQuery {
     pub limit: u32,
     /// Behind which row it begins.
     pub after: Option<Cursor>,
+    /// Only this one.
+    pub id: Option<Uuid>,
     /// Only this template.
     pub template: Option<String>,
     /// Only this user.
@@ -31,6 +36,89 @@ pub struct Cursor {
     pub created_at: Timestamp,
     /// Of the last row seen.
     pub id: Uuid,
+}
+
+/// Which definitions to list.
+#[derive(Debug, Clone)]
+pub struct RowQuery {
+    /// Of which kind.
+    pub table: Table,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Rows of a page.
+    pub limit: u32,
+    /// Behind which row it begins.
+    pub after: Option<NameCursor>,
+    /// Only this one.
+    pub id: Option<Uuid>,
+    /// Only of this name.
+    pub name: Option<String>,
+    /// Only in this state: `true` or `false` for active or not; the status of an experiment.
+    pub state: Option<String>,
+    /// Only of this category, type, or template.
+    pub group: Option<String>,
+    /// Only templates with this tag.
+    pub tag: Option<String>,
+}
+
+impl RowQuery {
+    /// All of one kind, one row a page.
+    pub fn of(table: Table, tenant: &Tenant) -> Self {
+        Self {
+            table,
+            tenant: tenant.clone(),
+            limit: 1,
+            after: None,
+            id: None,
+            name: None,
+            state: None,
+            group: None,
+            tag: None,
+        }
+    }
+}
+
+/// One definition as it stands in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// All its columns.
+    pub columns: serde_json::Map<String, Value>,
+    /// Of the catalog when it was last written.
+    pub revision: i64,
+}
+
+impl Row {
+    /// Reads what a store's statement gives: the columns with `revision` among them.
+    pub(super) fn read(json: &str) -> Result<Self, StoreError> {
+        let mut columns: serde_json::Map<String, Value> =
+            serde_json::from_str(json).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let revision = columns.remove("revision").and_then(|revision| revision.as_i64());
+        Ok(Self { columns, revision: revision.unwrap_or_default() })
+    }
+}
+
+/// A place in a list of definitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameCursor {
+    /// Of the last row seen.
+    pub name: String,
+    /// Of the last row seen; 0 where there are no versions.
+    pub version: i64,
+}
+
+impl NameCursor {
+    /// The cursor as it stands in URLs.
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{} {}", self.version, self.name))
+    }
+
+    /// Reads what [`Self::encode`] made.
+    pub fn decode(text: &str) -> Result<Self, BadCursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).or(Err(BadCursor))?;
+        let text = String::from_utf8(bytes).or(Err(BadCursor))?;
+        let (version, name) = text.split_once(' ').ok_or(BadCursor)?;
+        Ok(Self { name: name.to_owned(), version: version.parse().or(Err(BadCursor))? })
+    }
 }
 
 /// A cursor that this program did not make.
@@ -58,7 +146,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use super::{BadCursor, Cursor};
+    use super::{BadCursor, Cursor, NameCursor};
 
     #[test]
     fn cursors_come_back() {
@@ -67,8 +155,11 @@ mod tests {
             id: uuid::Uuid::now_v7(),
         };
         assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+        let by_name = NameCursor { name: "a b/é".to_owned(), version: 7 };
+        assert_eq!(NameCursor::decode(&by_name.encode()), Ok(by_name));
         for bad in ["", "x", "!!", "AAAA"] {
             assert_eq!(Cursor::decode(bad), Err(BadCursor));
+            assert_eq!(NameCursor::decode(bad), Err(BadCursor));
         }
     }
 }

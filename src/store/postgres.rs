@@ -5,6 +5,7 @@
 
 mod migrate;
 mod sql;
+mod write;
 
 use std::future::{pending, poll_fn};
 use std::path::Path;
@@ -16,17 +17,25 @@ use serde_json::Value;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql, Type};
-use tokio_postgres::{AsyncMessage, Config, Row};
+use tokio_postgres::{AsyncMessage, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::audit::{self, AuditQuery, Chained};
 use super::migrations::{Migrated, MigrationState};
-use super::{ExecutionQuery, Store, StoreError, rows, tls};
-use crate::catalog::definitions::Definitions;
+use super::{
+    Activation, Change, Changed, ExecutionQuery, KeptAnswer, Row, RowQuery, Store, StoreError,
+    Table, tls,
+};
 use crate::execution::Execution;
+use crate::words::ids::Tenant;
 use crate::words::secret::Secret;
 
-/// For one statement, connecting included.
+/// For one statement of the background, connecting included.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// For what an admin waits for: the answer must be there within two seconds, whatever it says.
+const ADMIN_DEADLINE: Duration = Duration::from_millis(1_500);
+/// A change of many rows is given this much more for each.
+const ROW_ALLOWANCE: Duration = Duration::from_millis(2);
 /// For a migration, which may wait for another process's.
 const MIGRATION_DEADLINE: Duration = Duration::from_mins(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -92,21 +101,61 @@ impl Postgres {
         })
     }
 
-    async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        let connection = self.connection().await?;
-        let asked = connection.query_typed(sql, params);
-        match tokio::time::timeout(DEADLINE, asked).await {
-            Ok(answer) => answer.map_err(|error| from_driver(&error)),
-            Err(_late) => {
-                drop(Object::take(connection));
-                Err(late())
-            }
-        }
+    /// One statement of the background.
+    async fn query(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        self.ask(DEADLINE, sql, params).await
     }
 
-    async fn json_rows(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Value>, StoreError> {
-        let rows = self.query(sql, params).await?;
+    /// One statement that must have answered by the deadline.
+    async fn ask(
+        &self,
+        deadline: Duration,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        let asking = async {
+            let lent = Lent::new(self.connection().await?);
+            let answer = lent.client()?.query_typed(sql, params).await;
+            lent.give_back();
+            answer.map_err(|error| from_driver(&error))
+        };
+        tokio::time::timeout(deadline, asking).await.map_err(|_late| late())?
+    }
+
+    /// Rows of one text for an admin.
+    async fn texts(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<String>, StoreError> {
+        let rows = self.ask(ADMIN_DEADLINE, sql, params).await?;
         rows.iter().map(|row| row.try_get(0).map_err(|error| from_driver(&error))).collect()
+    }
+}
+
+/// A connection of the pool. Dropped in the middle of a statement it is closed rather than given back:
+/// the next one to get it would wait for an answer that nobody wants.
+struct Lent(Option<Object>);
+
+impl Lent {
+    fn new(connection: Object) -> Self {
+        Self(Some(connection))
+    }
+
+    fn client(&self) -> Result<&Object, StoreError> {
+        self.0.as_ref().ok_or_else(late)
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
     }
 }
 
@@ -116,12 +165,22 @@ impl Store for Postgres {
         "postgresql"
     }
 
-    async fn definitions(&self) -> Result<Definitions, StoreError> {
-        Ok(Definitions {
-            templates: rows("prompt_templates", self.json_rows(sql::TEMPLATES, &[]).await?)?,
-            guardrails: rows("prompt_guardrails", self.json_rows(sql::GUARDRAILS, &[]).await?)?,
-            experiments: rows("ab_test_experiments", self.json_rows(sql::EXPERIMENTS, &[]).await?)?,
-        })
+    async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
+        let since = since.unwrap_or(-1);
+        let rows = self.query(&sql::changed(), &[(&since, Type::INT8)]).await?;
+        let mut changed = Changed::default();
+        for row in rows {
+            let (what, json): (&str, &str) = (
+                row.try_get(0).map_err(|error| from_driver(&error))?,
+                row.try_get(1).map_err(|error| from_driver(&error))?,
+            );
+            match (what, Table::ALL.into_iter().find(|table| table.name() == what)) {
+                (_, Some(table)) => changed.add(table, json)?,
+                ("counts", None) => changed.counts = serde_json::from_str(json).unwrap_or_default(),
+                (_, None) => changed.revision = json.parse().unwrap_or_default(),
+            }
+        }
+        Ok(changed)
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
@@ -164,19 +223,92 @@ impl Store for Postgres {
         let limit = i64::from(query.limit);
         let created_at = query.after.map(|cursor| cursor.created_at);
         let id = query.after.map(|cursor| cursor.id);
-        self.json_rows(
-            sql::EXECUTIONS,
-            &[
-                (&tenant, Type::TEXT),
-                (&created_at, Type::TIMESTAMPTZ),
-                (&id, Type::UUID),
-                (&query.template, Type::TEXT),
-                (&query.user, Type::TEXT),
-                (&query.outcome, Type::TEXT),
-                (&limit, Type::INT8),
-            ],
-        )
-        .await
+        let params: [Param<'_>; 8] = [
+            (&tenant, Type::TEXT),
+            (&created_at, Type::TIMESTAMPTZ),
+            (&id, Type::UUID),
+            (&query.template, Type::TEXT),
+            (&query.user, Type::TEXT),
+            (&query.outcome, Type::TEXT),
+            (&query.id, Type::UUID),
+            (&limit, Type::INT8),
+        ];
+        let rows = self.ask(ADMIN_DEADLINE, sql::EXECUTIONS, &params).await?;
+        rows.iter().map(|row| row.try_get(0).map_err(|error| from_driver(&error))).collect()
+    }
+
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, StoreError> {
+        let (tenant, limit) = (query.tenant.to_string(), i64::from(query.limit));
+        let name = query.after.as_ref().map(|after| &after.name);
+        let version = query.after.as_ref().map(|after| after.version);
+        let params: [Param<'_>; 9] = [
+            (&tenant, Type::TEXT),
+            (&query.id, Type::UUID),
+            (&query.name, Type::TEXT),
+            (&query.state, Type::TEXT),
+            (&query.group, Type::TEXT),
+            (&query.tag, Type::TEXT),
+            (&name, Type::TEXT),
+            (&version, Type::INT8),
+            (&limit, Type::INT8),
+        ];
+        let texts = self.texts(&sql::rows(query.table), &params).await?;
+        texts.iter().map(|json| Row::read(json)).collect()
+    }
+
+    async fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        let rows = u32::try_from(change.rows()).unwrap_or(u32::MAX);
+        let deadline = ADMIN_DEADLINE + ROW_ALLOWANCE * rows;
+        let writing = async {
+            let mut lent = Lent::new(self.connection().await?);
+            let connection = lent.0.as_mut().ok_or_else(late)?;
+            let written = self.write(connection, change).await;
+            lent.give_back();
+            written
+        };
+        tokio::time::timeout(deadline, writing).await.map_err(|_late| late())?
+    }
+
+    async fn activations(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        limit: u32,
+    ) -> Result<Vec<Activation>, StoreError> {
+        let (tenant, limit) = (tenant.to_string(), i64::from(limit));
+        let params: [Param<'_>; 3] =
+            [(&tenant, Type::TEXT), (&name, Type::TEXT), (&limit, Type::INT8)];
+        super::activations(&self.texts(sql::ACTIVATIONS, &params).await?)
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError> {
+        let (tenant, limit) =
+            (query.tenant.as_ref().map(ToString::to_string), i64::from(query.limit));
+        let params: [Param<'_>; 7] = [
+            (&tenant, Type::TEXT),
+            (&query.object_type, Type::TEXT),
+            (&query.object_id, Type::TEXT),
+            (&query.actor, Type::TEXT),
+            (&query.before, Type::INT8),
+            (&query.after, Type::INT8),
+            (&limit, Type::INT8),
+        ];
+        let rows = self.ask(ADMIN_DEADLINE, sql::AUDIT, &params).await?;
+        rows.iter().map(|row| chained(row).map_err(|error| from_driver(&error))).collect()
+    }
+
+    async fn kept_answer(&self, actor: &str, key: &str) -> Result<Option<KeptAnswer>, StoreError> {
+        let params: [Param<'_>; 2] = [(&actor, Type::TEXT), (&key, Type::TEXT)];
+        let rows = self.ask(ADMIN_DEADLINE, sql::KEPT_ANSWER, &params).await?;
+        Ok(rows.first().map(|row| KeptAnswer {
+            actor: actor.to_owned(),
+            key: key.to_owned(),
+            fingerprint: row.get(0),
+            status: u16::try_from(row.get::<_, i32>(1)).unwrap_or(500),
+            etag: row.get(2),
+            location: row.get(3),
+            body: row.get(4),
+        }))
     }
 
     async fn migration_state(&self) -> Result<MigrationState, StoreError> {
@@ -187,9 +319,28 @@ impl Store for Postgres {
         self.run_up().await
     }
 
-    async fn migrate_down(&self) -> Result<Migrated, StoreError> {
-        self.run_down().await
+    async fn migrate_down(&self, to: i32) -> Result<Migrated, StoreError> {
+        self.run_down(to).await
     }
+}
+
+fn chained(row: &tokio_postgres::Row) -> Result<Chained, tokio_postgres::Error> {
+    Ok(Chained {
+        sequence: row.try_get(0)?,
+        id: row.try_get(1)?,
+        tenant_id: row.try_get(2)?,
+        at: audit::time(row.try_get(3)?),
+        actor: row.try_get(4)?,
+        action: row.try_get(5)?,
+        object_type: row.try_get(6)?,
+        object_id: row.try_get(7)?,
+        before: audit::raw(row.try_get(8)?),
+        after: audit::raw(row.try_get(9)?),
+        reason: row.try_get(10)?,
+        request_id: row.try_get(11)?,
+        previous_hash: row.try_get(12)?,
+        hash: row.try_get(13)?,
+    })
 }
 
 async fn within<T>(
@@ -232,6 +383,9 @@ fn from_driver(error: &tokio_postgres::Error) -> StoreError {
     let what = format!("SQLSTATE {}{constraint}", code.code());
     // Only what is wrong with the row itself is final: bad data and violated constraints. Deadlocks,
     // permissions, restarts and full disks pass.
+    if *code == SqlState::UNIQUE_VIOLATION {
+        return StoreError::Exists(server.constraint().unwrap_or("a key").to_owned());
+    }
     if ["22", "23"].iter().any(|class| code.code().starts_with(class)) {
         StoreError::Refused(what)
     } else {

@@ -1,56 +1,96 @@
 //! The last known good catalog, kept in the local file for the day the database is away.
+//!
+//! One row a definition, so that a change costs what changed and not the whole catalog.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use uuid::Uuid;
 
-use super::StoreError;
 use super::sqlite::{from_driver, open};
-use crate::catalog::definitions::Definitions;
+use super::{StoreError, Table, read};
+use crate::catalog::definitions::{Definition, Definitions};
 
 const TABLE: &str = "
-    create table if not exists last_known_good (
-        id integer primary key check (id = 1),
-        definitions text not null,
-        saved_at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))";
-const SAVE: &str = "
-    insert into last_known_good (id, definitions) values (1, ?1)
-        on conflict (id) do update set definitions = excluded.definitions, saved_at = excluded.saved_at
-     where definitions <> excluded.definitions";
-const LOAD: &str = "select definitions from last_known_good where id = 1";
+    create table if not exists catalog_snapshot (
+        kind text not null,
+        id text not null,
+        definition text not null,
+        primary key (kind, id)) without rowid;
+    create table if not exists last_known_good (id integer primary key, definitions text not null)";
+const CLEAR: &str = "delete from catalog_snapshot";
+const PUT: &str = "
+    insert into catalog_snapshot (kind, id, definition) values (?1, ?2, ?3)
+        on conflict (kind, id) do update set definition = excluded.definition";
+const REMOVE: &str = "delete from catalog_snapshot where kind = ?1 and id = ?2";
+const LOAD: &str = "select kind, definition from catalog_snapshot";
+/// Where 0.1 kept the whole catalog as one text.
+const LOAD_OLD: &str = "select definitions from last_known_good where id = 1";
+const CLEAR_OLD: &str = "delete from last_known_good";
 
-/// Where it is kept.
-#[derive(Debug, Clone)]
+/// Where it is kept, and what it holds.
+#[derive(Debug)]
 pub struct Snapshot {
     data_dir: PathBuf,
+    /// What this process saved last; `None` before it saved anything.
+    saved: Mutex<Option<Arc<Definitions>>>,
 }
 
 impl Snapshot {
     /// Under this data directory.
     pub fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_path_buf() }
+        Self { data_dir: data_dir.to_path_buf(), saved: Mutex::default() }
     }
 
-    /// Keeps these definitions; blocks on the disk.
-    pub fn save(&self, definitions: &Definitions) -> Result<(), StoreError> {
-        let json = serde_json::to_string(definitions)
-            .map_err(|error| StoreError::Refused(error.to_string()))?;
-        let connection = open(&self.data_dir)?;
-        connection
-            .execute_batch(TABLE)
-            .and_then(|()| connection.execute(SAVE, [json]))
-            .map(drop)
-            .map_err(|error| from_driver(&error))
+    /// Keeps these definitions; blocks on the disk. Only what differs from the last save is written.
+    pub fn save(&self, definitions: &Arc<Definitions>) -> Result<(), StoreError> {
+        let mut saved = self.saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let driver = |error: rusqlite::Error| from_driver(&error);
+        let mut connection = self.open()?;
+        let transaction = connection.transaction().map_err(driver)?;
+        if saved.is_none() {
+            transaction.execute(CLEAR, []).map_err(driver)?;
+            transaction.execute(CLEAR_OLD, []).map_err(driver)?;
+        }
+        let nothing = Definitions::default();
+        let old = saved.as_deref().unwrap_or(&nothing);
+        let Definitions { templates, guardrails, experiments } = definitions.as_ref();
+        put(&transaction, Table::Templates, &old.templates, templates)?;
+        put(&transaction, Table::Guardrails, &old.guardrails, guardrails)?;
+        put(&transaction, Table::Experiments, &old.experiments, experiments)?;
+        transaction.commit().map_err(driver)?;
+        *saved = Some(definitions.clone());
+        Ok(())
     }
 
     /// What was kept, if anything; blocks on the disk.
     pub fn load(&self) -> Result<Option<Definitions>, StoreError> {
-        let connection = open(&self.data_dir)?;
-        let json: Option<String> = connection
-            .execute_batch(TABLE)
-            .and_then(|()| connection.query_row(LOAD, [], |row| row.get(0)).optional())
-            .map_err(|error| from_driver(&error))?;
-        json.map(|json| {
+        let driver = |error: rusqlite::Error| from_driver(&error);
+        let connection = self.open()?;
+        let mut definitions = Definitions::default();
+        let mut statement = connection.prepare(LOAD).map_err(driver)?;
+        let mut rows = statement.query([]).map_err(driver)?;
+        while let Some(row) = rows.next().map_err(driver)? {
+            let (kind, json): (String, String) =
+                (row.get(0).map_err(driver)?, row.get(1).map_err(driver)?);
+            match Table::ALL.into_iter().find(|table| table.name() == kind) {
+                Some(table @ Table::Templates) => definitions.templates.push(read(table, &json)?),
+                Some(table @ Table::Guardrails) => definitions.guardrails.push(read(table, &json)?),
+                Some(table @ Table::Experiments) => {
+                    definitions.experiments.push(read(table, &json)?);
+                }
+                None => {}
+            }
+        }
+        if definitions != Definitions::default() {
+            // In the order of every other source.
+            return Ok(Some(Definitions::default().updated(definitions, true)));
+        }
+        let old: Option<String> =
+            connection.query_row(LOAD_OLD, [], |row| row.get(0)).optional().map_err(driver)?;
+        old.map(|json| {
             Definitions::from_json(&json).map_err(|why| StoreError::Row {
                 table: "last_known_good",
                 id: "1".to_owned(),
@@ -59,4 +99,31 @@ impl Snapshot {
         })
         .transpose()
     }
+
+    fn open(&self) -> Result<Connection, StoreError> {
+        let connection = open(&self.data_dir)?;
+        connection.execute_batch(TABLE).map_err(|error| from_driver(&error))?;
+        Ok(connection)
+    }
+}
+
+fn put<T: Definition + serde::Serialize>(
+    transaction: &Transaction<'_>,
+    table: Table,
+    old: &[Arc<T>],
+    new: &[Arc<T>],
+) -> Result<(), StoreError> {
+    let driver = |error: rusqlite::Error| from_driver(&error);
+    let kept: HashSet<*const T> = old.iter().map(Arc::as_ptr).collect();
+    let ids: HashSet<Uuid> = new.iter().map(|one| one.id()).collect();
+    let mut statement = transaction.prepare_cached(PUT).map_err(driver)?;
+    for one in new.iter().filter(|one| !kept.contains(&Arc::as_ptr(one))) {
+        let json =
+            serde_json::to_string(one).map_err(|error| StoreError::Refused(error.to_string()))?;
+        statement.execute(params![table.name(), one.id().to_string(), json]).map_err(driver)?;
+    }
+    for gone in old.iter().map(|one| one.id()).filter(|id| !ids.contains(id)) {
+        transaction.execute(REMOVE, params![table.name(), gone.to_string()]).map_err(driver)?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::snapshot::Snapshot;
 use super::{Store, StoreError};
 use crate::catalog::definitions::Definitions;
-use crate::catalog::{Catalog, Source, files};
+use crate::catalog::{Blueprint, Catalog, Source, Tier, files};
 use crate::telemetry::events;
 
 /// Everything a catalog may come from.
@@ -36,42 +36,86 @@ pub struct Failure {
     pub why: String,
 }
 
+/// Definitions of the database with the revision they stand at.
+pub type Read = (Arc<Definitions>, i64);
+
 impl Sources {
-    /// A catalog from the database. A good one is also kept as the last known good.
-    pub async fn from_database(&self, generation: u64, now: Timestamp) -> Result<Catalog, Failure> {
-        let failed = |why: String| Failure { source: Source::Database, why };
-        let definitions =
-            self.store.definitions().await.map_err(|error| failed(error.to_string()))?;
-        let catalog = Catalog::compile(definitions, Source::Database, generation, now)
-            .map_err(|error| failed(error.to_string()))?;
-        let (snapshot, kept) = (self.snapshot.clone(), catalog.definitions.clone());
-        let saved = tokio::task::spawn_blocking(move || snapshot.save(&kept)).await;
-        if let Ok(Err(error)) = saved {
+    /// What the database says. Only what changed since `known` is read, unless rows were deleted.
+    pub async fn database(&self, known: Option<Read>) -> Result<Read, Failure> {
+        let failed =
+            |error: StoreError| Failure { source: Source::Database, why: error.to_string() };
+        if let Some((definitions, revision)) = &known {
+            let changed = self.store.changed(Some(*revision)).await.map_err(failed)?;
+            let updated = definitions.updated(changed.definitions, false);
+            if updated.counts() == changed.counts {
+                return Ok((Arc::new(updated), changed.revision));
+            }
+        }
+        let changed = self.store.changed(None).await.map_err(failed)?;
+        let old = known.map(|(definitions, _)| definitions).unwrap_or_default();
+        Ok((Arc::new(old.updated(changed.definitions, true)), changed.revision))
+    }
+
+    /// Keeps what the database said for the day it is away; blocks on the disk.
+    pub fn keep(&self, definitions: &Arc<Definitions>) {
+        if let Err(error) = self.snapshot.save(definitions) {
             events::snapshot_not_kept(&error.to_string());
         }
-        Ok(catalog)
+    }
+
+    /// The definitions of the sources behind the snapshot, best first: they serve the names that the
+    /// better sources leave unserved.
+    pub fn tiers(&self) -> (Vec<Tier>, Vec<Failure>) {
+        let (mut tiers, mut failures) = (Vec::new(), Vec::new());
+        for source in [Source::Environment, Source::File] {
+            match self.read(source, &mut Vec::new()) {
+                Ok(Some(definitions)) => {
+                    tiers.push(Tier { source, definitions: Arc::new(definitions) });
+                }
+                Ok(None) => {}
+                Err(why) => failures.push(Failure { source, why }),
+            }
+        }
+        (tiers, failures)
     }
 
     /// The best catalog there is without the database, and what the better sources lacked. Files that
     /// are there but broken give none: serving the seeds instead would switch the operator's guardrails
-    /// off.
+    /// off. No catalog and no new failure when the one in force says the same already.
     pub fn without_database(
         &self,
         generation: u64,
         now: Timestamp,
+        current: Option<&Catalog>,
     ) -> (Option<Catalog>, Vec<Failure>) {
         let mut failures = Vec::new();
+        let (tiers, _) = self.tiers();
         for source in [Source::Snapshot, Source::Environment, Source::File] {
-            let compiled = self.read(source, &mut failures).and_then(|definitions| {
-                let Some(definitions) = definitions else { return Ok(None) };
-                Catalog::compile(definitions, source, generation, now)
-                    .map(Some)
-                    .map_err(|error| error.to_string())
-            });
-            match compiled {
-                Ok(Some(catalog)) => return (Some(catalog), failures),
-                Ok(None) => {}
-                Err(why) => failures.push(Failure { source, why }),
+            let definitions = match self.read(source, &mut failures) {
+                Ok(Some(definitions)) => Arc::new(definitions),
+                Ok(None) => continue,
+                Err(why) => {
+                    failures.push(Failure { source, why });
+                    continue;
+                }
+            };
+            let is_old = |one: &Catalog| one.source == source && one.definitions == definitions;
+            if current.is_some_and(is_old) {
+                return (None, failures);
+            }
+            let lesser: Vec<Tier> =
+                tiers.iter().filter(|tier| tier.source > source).cloned().collect();
+            let blueprint = Blueprint {
+                definitions,
+                source,
+                generation,
+                now,
+                tiers: &lesser,
+                previous: current,
+            };
+            match Catalog::build(blueprint) {
+                Ok(catalog) => return (Some(catalog), failures),
+                Err(error) => failures.push(Failure { source, why: error.to_string() }),
             }
         }
         (None, failures)

@@ -5,6 +5,7 @@
 
 mod migrate;
 mod sql;
+mod write;
 
 use std::future::pending;
 use std::path::Path;
@@ -13,16 +14,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::types::Value as Field;
-use rusqlite::{Connection, ErrorCode, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 use serde_json::Value;
 
+use super::audit::{self, AuditQuery, Chained};
 use super::migrations::{Migrated, MigrationState};
-use super::{ExecutionQuery, LOCAL_FILE, Store, StoreError, rows};
-use crate::catalog::definitions::Definitions;
+use super::{
+    Activation, Change, Changed, ExecutionQuery, KeptAnswer, LOCAL_FILE, Row, RowQuery, Store,
+    StoreError, Table,
+};
 use crate::execution::Execution;
+use crate::words::ids::Tenant;
 
 /// The outbox writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `SQLITE_CONSTRAINT_PRIMARYKEY` and `SQLITE_CONSTRAINT_UNIQUE`.
+const KEY_VIOLATIONS: [i32; 2] = [1555, 2067];
 
 /// The embedded store.
 #[derive(Debug, Clone)]
@@ -79,28 +87,12 @@ impl Store for Sqlite {
         "sqlite"
     }
 
-    async fn definitions(&self) -> Result<Definitions, StoreError> {
-        let (templates, guardrails, experiments) = self
-            .read(|connection| {
-                Ok((
-                    json_rows(connection, sql::TEMPLATES, [])?,
-                    json_rows(connection, sql::GUARDRAILS, [])?,
-                    json_rows(connection, sql::EXPERIMENTS, [])?,
-                ))
-            })
-            .await?;
-        Ok(Definitions {
-            templates: rows("prompt_templates", templates)?,
-            guardrails: rows("prompt_guardrails", guardrails)?,
-            experiments: rows("ab_test_experiments", experiments)?,
-        })
+    async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
+        Self::on(&self.reader, move |connection| changed(connection, since)).await
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
-        self.read(|connection| {
-            connection.query_row("select revision from catalog_revision", [], |row| row.get(0))
-        })
-        .await
+        self.read(|connection| connection.query_row(sql::REVISION, [], |row| row.get(0))).await
     }
 
     async fn listen(&self, _changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError> {
@@ -129,9 +121,90 @@ impl Store for Sqlite {
                     query.template,
                     query.user,
                     query.outcome,
+                    query.id.map(|id| id.to_string()),
                     query.limit,
                 ],
             )
+        })
+        .await
+    }
+
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, StoreError> {
+        let query = query.clone();
+        let texts = self
+            .read(move |connection| {
+                let params = params![
+                    query.tenant.to_string(),
+                    query.id.map(|id| id.to_string()),
+                    query.name,
+                    query.state,
+                    query.group,
+                    query.tag,
+                    query.after.as_ref().map(|after| &after.name),
+                    query.after.as_ref().map(|after| after.version),
+                    query.limit,
+                ];
+                texts(connection, &sql::rows(query.table), params)
+            })
+            .await?;
+        texts.iter().map(|json| Row::read(json)).collect()
+    }
+
+    async fn commit(&self, change: &Change) -> Result<(), StoreError> {
+        let change = change.clone();
+        Self::on(&self.writer, move |connection| write::write(connection, &change)).await
+    }
+
+    async fn activations(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        limit: u32,
+    ) -> Result<Vec<Activation>, StoreError> {
+        let (tenant, name) = (tenant.to_string(), name.to_owned());
+        let rows = self
+            .read(move |connection| {
+                texts(connection, sql::ACTIVATIONS, params![tenant, name, limit])
+            })
+            .await?;
+        super::activations(&rows)
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError> {
+        let query = query.clone();
+        self.read(move |connection| {
+            let params = params![
+                query.tenant.as_ref().map(ToString::to_string),
+                query.object_type,
+                query.object_id,
+                query.actor,
+                query.before,
+                query.after,
+                query.limit,
+            ];
+            let mut statement = connection.prepare_cached(sql::AUDIT)?;
+            let rows = statement.query_map(params, chained)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn kept_answer(&self, actor: &str, key: &str) -> Result<Option<KeptAnswer>, StoreError> {
+        let (actor, key) = (actor.to_owned(), key.to_owned());
+        self.read(move |connection| {
+            connection
+                .query_row(sql::KEPT_ANSWER, [&actor, &key], |row| {
+                    Ok(KeptAnswer {
+                        actor: actor.clone(),
+                        key: key.clone(),
+                        fingerprint: row.get(0)?,
+                        status: row.get(1)?,
+                        etag: row.get(2)?,
+                        location: row.get(3)?,
+                        body: row.get(4)?,
+                    })
+                })
+                .optional()
         })
         .await
     }
@@ -144,9 +217,53 @@ impl Store for Sqlite {
         Self::on(&self.writer, migrate::up).await
     }
 
-    async fn migrate_down(&self) -> Result<Migrated, StoreError> {
-        Self::on(&self.writer, migrate::down).await
+    async fn migrate_down(&self, to: i32) -> Result<Migrated, StoreError> {
+        Self::on(&self.writer, move |connection| migrate::down(connection, to)).await
     }
+}
+
+/// Reads in one transaction, and so as of one moment.
+fn changed(connection: &mut Connection, since: Option<i64>) -> Result<Changed, StoreError> {
+    let driver = |error: rusqlite::Error| from_driver(&error);
+    let transaction = connection.transaction().map_err(driver)?;
+    let mut changed = Changed {
+        revision: transaction.query_row(sql::REVISION, [], |row| row.get(0)).map_err(driver)?,
+        ..Changed::default()
+    };
+    for (table, count) in Table::ALL.into_iter().zip(0..) {
+        let mut statement = transaction.prepare_cached(&sql::changed(table)).map_err(driver)?;
+        let mut rows = statement.query([since.unwrap_or(-1)]).map_err(driver)?;
+        while let Some(row) = rows.next().map_err(driver)? {
+            let json = row.get_ref(0).map_err(driver)?;
+            let json = json.as_str().map_err(|error| StoreError::Local(error.to_string()))?;
+            changed.add(table, json)?;
+        }
+        let counted = transaction.query_row(&sql::count(table), [], |row| row.get(0));
+        if let Some(place) = changed.counts.get_mut::<usize>(count) {
+            *place = counted.map_err(driver)?;
+        }
+    }
+    Ok(changed)
+}
+
+fn chained(row: &rusqlite::Row<'_>) -> rusqlite::Result<Chained> {
+    let id: String = row.get(1)?;
+    Ok(Chained {
+        sequence: row.get(0)?,
+        id: id.parse().unwrap_or_default(),
+        tenant_id: row.get(2)?,
+        at: row.get(3)?,
+        actor: row.get(4)?,
+        action: row.get(5)?,
+        object_type: row.get(6)?,
+        object_id: row.get(7)?,
+        before: audit::raw(row.get(8)?),
+        after: audit::raw(row.get(9)?),
+        reason: row.get(10)?,
+        request_id: row.get(11)?,
+        previous_hash: row.get(12)?,
+        hash: row.get(13)?,
+    })
 }
 
 fn insert(connection: &mut Connection, rows: Vec<Vec<Field>>) -> rusqlite::Result<()> {
@@ -192,29 +309,54 @@ fn plain(value: Value) -> Field {
     }
 }
 
+fn texts(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params, |row| row.get(0))?.collect()
+}
+
 fn json_rows(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<Value>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params, |row| {
-        let text: String = row.get(0)?;
-        serde_json::from_str(&text).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    let texts = texts(connection, sql, params)?;
+    texts
+        .iter()
+        .map(|text| {
+            serde_json::from_str(text).map_err(|error| {
+                let kind = rusqlite::types::Type::Text;
+                rusqlite::Error::FromSqlConversionFailure(0, kind, error.into())
+            })
         })
-    })?;
-    rows.collect()
+        .collect()
+}
+
+/// SQLite names the columns of a key and quotes no value.
+fn refused(error: &rusqlite::Error) -> StoreError {
+    let is_key =
+        error.sqlite_error().is_some_and(|code| KEY_VIOLATIONS.contains(&code.extended_code));
+    if is_key {
+        StoreError::Exists(error.to_string())
+    } else {
+        StoreError::Refused("a constraint is violated".to_owned())
+    }
 }
 
 /// Sorts driver errors by what to do about them.
 pub(super) fn from_driver(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => {
-            StoreError::Refused("a constraint is violated".to_owned())
-        }
+        Some(ErrorCode::ConstraintViolation) => refused(error),
         Some(ErrorCode::TooBig | ErrorCode::TypeMismatch) => StoreError::Refused(error.to_string()),
-        _ if error.to_string().contains("no such table") => StoreError::NotMigrated,
+        _ if ["no such table", "no such column"]
+            .iter()
+            .any(|what| error.to_string().contains(what)) =>
+        {
+            StoreError::NotMigrated
+        }
         _ => StoreError::Local(error.to_string()),
     }
 }

@@ -1,14 +1,13 @@
-//! Migrating PostgreSQL: one transaction a step, serialised over all processes by a lock that ends
+//! Migrating PostgreSQL: one transaction up or down, serialised over all processes by a lock that ends
 //! with it.
 
 use tokio_postgres::Transaction;
-use tokio_postgres::types::{Json, Type};
+use tokio_postgres::types::{Json, ToSql, Type};
 
 use super::{MIGRATION_DEADLINE, Postgres, from_driver, sql};
-use crate::catalog::definitions::Definitions;
 use crate::catalog::files;
 use crate::store::migrations::{Migrated, Migration, MigrationState, POSTGRES};
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, Table, rows_of};
 
 impl Postgres {
     pub(super) async fn read_migration_state(&self) -> Result<MigrationState, StoreError> {
@@ -32,67 +31,71 @@ impl Postgres {
 
     pub(super) async fn run_up(&self) -> Result<Migrated, StoreError> {
         let running = async {
+            let mut connection = self.connection().await?;
+            let transaction = locked(&mut connection).await?;
             let mut migrated = Migrated::default();
             for migration in &POSTGRES {
-                if self.step_up(migration).await? {
+                if step_up(&transaction, migration).await? {
                     migrated.versions.push(migration.version);
                 }
             }
+            // Only into new tables: what an admin has removed stays away.
+            if migrated.versions.contains(&1) {
+                seed(&transaction).await?;
+            }
+            transaction.commit().await.map_err(|error| from_driver(&error))?;
             Ok(migrated)
         };
         tokio::time::timeout(MIGRATION_DEADLINE, running).await.map_err(|_late| super::late())?
     }
 
-    pub(super) async fn run_down(&self) -> Result<Migrated, StoreError> {
-        let state = self.migration_state().await?;
-        let newest = state.steps.iter().rev().find(|step| step.applied_at.is_some());
-        let migration =
-            newest.and_then(|step| POSTGRES.iter().find(|one| one.version == step.version));
-        let Some(migration) = migration else { return Ok(Migrated::default()) };
-        let mut connection = self.connection().await?;
-        let transaction = locked(&mut connection).await?;
-        run(&transaction, migration.down).await?;
-        transaction
-            .query_typed(sql::FORGET_MIGRATION, &[(&migration.version, Type::INT4)])
-            .await
-            .map_err(|error| from_driver(&error))?;
-        transaction.commit().await.map_err(|error| from_driver(&error))?;
-        Ok(Migrated { versions: vec![migration.version], archived: state.rows[2] })
-    }
-
-    /// Runs one migration unless it has run; another process may just have done it.
-    async fn step_up(&self, migration: &Migration) -> Result<bool, StoreError> {
-        let mut connection = self.connection().await?;
-        let transaction = locked(&mut connection).await?;
-        let driver = |error: tokio_postgres::Error| from_driver(&error);
-        let known = transaction
-            .query_typed(sql::CHECKSUM, &[(&migration.version, Type::INT4)])
-            .await
-            .map_err(driver)?;
-        if let Some(row) = known.first() {
-            let checksum: String = row.get(0);
-            if checksum != migration.checksum() {
-                let version = migration.version;
-                return Err(StoreError::Migration(format!(
-                    "migration {version} ran here with another text than this binary's"
-                )));
+    pub(super) async fn run_down(&self, to: i32) -> Result<Migrated, StoreError> {
+        let running = async {
+            let versions = self.read_migration_state().await?.applied_above(to);
+            let mut migrated = Migrated::default();
+            let mut connection = self.connection().await?;
+            let transaction = locked(&mut connection).await?;
+            let driver = |error: tokio_postgres::Error| from_driver(&error);
+            if versions.contains(&1) {
+                run(&transaction, sql::LOCK_EXECUTIONS).await?;
+                let counted = transaction.query_typed(sql::COUNT_EXECUTIONS, &[]).await;
+                let counted = counted.map_err(driver)?;
+                migrated.archived = counted.first().map_or(0, |row| row.get(0));
             }
-            return Ok(false);
-        }
-        run(&transaction, migration.up).await?;
-        if migration.version == 1 {
-            seed(&transaction).await?;
-        }
-        let (name, checksum) = (migration.name, migration.checksum());
-        let params = [
-            (&migration.version as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT4),
-            (&name, Type::TEXT),
-            (&checksum, Type::TEXT),
-        ];
-        transaction.query_typed(sql::REMEMBER_MIGRATION, &params).await.map_err(driver)?;
-        transaction.commit().await.map_err(driver)?;
-        Ok(true)
+            for version in versions {
+                let Some(migration) = POSTGRES.iter().find(|one| one.version == version) else {
+                    continue;
+                };
+                run(&transaction, migration.down).await?;
+                let params = [(&version as &(dyn ToSql + Sync), Type::INT4)];
+                transaction.query_typed(sql::FORGET_MIGRATION, &params).await.map_err(driver)?;
+                migrated.versions.push(version);
+            }
+            transaction.commit().await.map_err(driver)?;
+            Ok(migrated)
+        };
+        tokio::time::timeout(MIGRATION_DEADLINE, running).await.map_err(|_late| super::late())?
     }
+}
+
+/// Runs one migration unless it has run; another process may just have done it.
+async fn step_up(transaction: &Transaction<'_>, migration: &Migration) -> Result<bool, StoreError> {
+    let driver = |error: tokio_postgres::Error| from_driver(&error);
+    let params = [(&migration.version as &(dyn ToSql + Sync), Type::INT4)];
+    let known = transaction.query_typed(sql::CHECKSUM, &params).await.map_err(driver)?;
+    let checksum: Option<String> = known.first().map(|row| row.get(0));
+    if migration.has_run(checksum.as_deref())? {
+        return Ok(false);
+    }
+    run(transaction, migration.up).await?;
+    let (name, checksum) = (migration.name, migration.checksum());
+    let params = [
+        (&migration.version as &(dyn ToSql + Sync), Type::INT4),
+        (&name, Type::TEXT),
+        (&checksum, Type::TEXT),
+    ];
+    transaction.query_typed(sql::REMEMBER_MIGRATION, &params).await.map_err(driver)?;
+    Ok(true)
 }
 
 /// A transaction that no other migration runs beside.
@@ -115,15 +118,11 @@ async fn run(transaction: &Transaction<'_>, sql: &str) -> Result<(), StoreError>
 }
 
 async fn seed(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    let Definitions { templates, guardrails, .. } =
-        files::seeds().map_err(|error| StoreError::Migration(error.to_string()))?;
-    for (sql, rows) in [
-        (sql::SEED_TEMPLATES, serde_json::to_value(templates)),
-        (sql::SEED_GUARDRAILS, serde_json::to_value(guardrails)),
-    ] {
-        let rows = rows.map_err(|error| StoreError::Migration(error.to_string()))?;
+    let seeds = files::seeds().map_err(|error| StoreError::Migration(error.to_string()))?;
+    for table in Table::ALL {
+        let Some(rows) = rows_of(&seeds, table)? else { continue };
         transaction
-            .query_typed(sql, &[(&Json(rows), Type::JSONB)])
+            .query_typed(&sql::put(table), &[(&Json(rows), Type::JSONB)])
             .await
             .map_err(|error| from_driver(&error))?;
     }

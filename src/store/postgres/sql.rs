@@ -1,27 +1,159 @@
 //! The statements of PostgreSQL, columns listed.
 
-/// Definition columns only: counters change all the time and decide nothing.
-pub(super) const TEMPLATES: &str = "
-    select to_jsonb(one) from (
-        select id, tenant_id, name, description, category, template_text, template_syntax,
-           messages, target, variables, model_config, version, parent_version_id,
-           is_active, ab_test_group, created_by, created_at, updated_by, updated_at
-          from prompt_templates order by tenant_id, name, version) one";
+use crate::store::Table;
+use crate::store::columns::{Column, Shape};
 
-pub(super) const GUARDRAILS: &str = "
-    select to_jsonb(one) from (
-        select id, tenant_id, name, description, rule_type, severity, is_active, blocking,
-           rule_config, applies_to_templates, applies_to_categories, created_by,
-           created_at, updated_by, updated_at
-          from prompt_guardrails order by tenant_id, name) one";
+/// Everything a catalog is compiled from in one statement, and so as of one moment: a word for each
+/// row, and the row. Counters are left out: they change all the time and decide nothing.
+pub(super) fn changed() -> String {
+    let rows = Table::ALL.map(|table| {
+        let (name, columns) = (table.name(), selected(table.columns()));
+        format!(
+            " union all
+            select '{name}', row_to_json(one)::text
+              from (select {columns} from {name} where revision > $1) one"
+        )
+    });
+    format!(
+        "select 'revision', revision::text from catalog_revision
+          union all
+         select 'counts', json_build_array(
+                    (select count(*) from prompt_templates),
+                    (select count(*) from prompt_guardrails),
+                    (select count(*) from ab_test_experiments))::text{}",
+        rows.concat()
+    )
+}
 
-pub(super) const EXPERIMENTS: &str = "
-    select to_jsonb(one) from (
-        select id, tenant_id, name, description, template_name, status, control_template_id,
-           variant_template_ids, traffic_split, enrollment_percentage,
-           randomization_unit, salt, start_date, end_date, created_by, created_at,
-           updated_by, updated_at
-          from ab_test_experiments order by tenant_id, name) one";
+/// A page of one kind of definition.
+pub(super) fn rows(table: Table) -> String {
+    let (name, columns) = (table.name(), selected(table.columns()));
+    let (counters, group) = (selected(table.counters()), table.group());
+    let (version, state, latest, tag) = match table {
+        Table::Templates => (
+            "version",
+            "is_active::text",
+            ", (select max(newest.version) from prompt_templates newest
+                where newest.tenant_id = one.tenant_id and newest.name = one.name) as latest_version",
+            "tags ? $6",
+        ),
+        Table::Guardrails => ("0", "is_active::text", "", "false"),
+        Table::Experiments => ("0", "status", "", "false"),
+    };
+    format!(
+        "select row_to_json(page)::text from (
+            select {columns}, {counters}, revision{latest}
+              from {name} one
+             where tenant_id = $1
+               and ($2::uuid is null or id = $2)
+               and ($3::text is null or name = $3)
+               and ($4::text is null or {state} = $4)
+               and ($5::text is null or {group} = $5)
+               and ($6::text is null or {tag})
+               and ($7::text is null or (name collate \"C\", {version}) > ($7, $8))
+             order by name collate \"C\", {version}
+             limit $9) page"
+    )
+}
+
+/// Makes rows, or brings those of a known id up to date.
+pub(super) fn put(table: Table) -> String {
+    let name = table.name();
+    let columns = list(table.columns(), |column| column.name.to_owned());
+    let values = list(table.columns(), |column| match column.name {
+        "created_at" | "updated_at" => format!("coalesce({}, now())", column.name),
+        plain => plain.to_owned(),
+    });
+    let moving: Vec<Column> =
+        table.columns().iter().filter(|column| !column.fixed).copied().collect();
+    let moving = list(&moving, |column| format!("{0} = excluded.{0}", column.name));
+    format!(
+        "insert into {name} ({columns})
+         select {values} from jsonb_populate_recordset(null::{name}, $1)
+             on conflict (id) do update set {moving}"
+    )
+}
+
+pub(super) fn revisions(table: Table) -> String {
+    format!("select id, revision from {} where id = any($1)", table.name())
+}
+
+fn selected(columns: &[Column]) -> String {
+    list(columns, |column| match column.shape {
+        Shape::Money => format!("{0}::text as {0}", column.name),
+        Shape::Text | Shape::Json | Shape::Flag | Shape::Number | Shape::Percentage => {
+            column.name.to_owned()
+        }
+    })
+}
+
+fn list(columns: &[Column], one: impl Fn(&Column) -> String) -> String {
+    columns.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Writers take turns, and with them the links of the audit's chain.
+pub(super) const LOCK_CATALOG: &str =
+    "select revision from catalog_revision where id = 1 for update";
+
+pub(super) const INSERT_ACTIVATIONS: &str = "
+    insert into prompt_template_activations
+          (id, tenant_id, template_name, template_id, restores_id, action, actor, reason,
+           request_id, at)
+    select id, tenant_id, template_name, template_id, restores_id, action, actor, reason,
+           request_id, at
+      from jsonb_populate_recordset(null::prompt_template_activations, $1)";
+
+pub(super) const ACTIVATIONS: &str = "
+    select row_to_json(one)::text from (
+        select id, tenant_id, template_name, template_id, restores_id, action, actor, reason,
+               request_id, at
+          from prompt_template_activations
+         where tenant_id = $1 and template_name = $2
+         order by sequence desc
+         limit $3) one";
+
+pub(super) const LAST_HASH: &str = "select hash from prompt_audit order by sequence desc limit 1";
+
+/// The texts before and after stay as they are to the byte: the hash is over them.
+pub(super) const INSERT_AUDIT: &str = "
+    insert into prompt_audit
+          (id, tenant_id, at, actor, action, object_type, object_id, before, after, reason,
+           request_id, previous_hash, hash)
+    select id, tenant_id, at, actor, action, object_type, object_id, before::json, after::json,
+           reason, request_id, previous_hash, hash
+      from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
+                  $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
+                  $13::text[])
+           with ordinality as entry
+               (id, tenant_id, at, actor, action, object_type, object_id, before, after, reason,
+                request_id, previous_hash, hash, position)
+     order by position";
+
+pub(super) const AUDIT: &str = "
+    select sequence, id, tenant_id, at, actor, action, object_type, object_id, before::text,
+           after::text, reason, request_id, previous_hash, hash
+      from prompt_audit
+     where ($1::text is null or tenant_id = $1)
+       and ($2::text is null or object_type = $2)
+       and ($3::text is null or object_id = $3)
+       and ($4::text is null or actor = $4)
+       and ($5::bigint is null or sequence < $5)
+       and ($6::bigint is null or sequence > $6)
+     order by case when $6::bigint is null then -sequence else sequence end
+     limit $7";
+
+/// Keys are kept for a day.
+pub(super) const FORGET_ANSWERS: &str =
+    "delete from admin_idempotency_keys where created_at < now() - interval '1 day'";
+
+pub(super) const KEEP_ANSWER: &str = "
+    insert into admin_idempotency_keys (actor, key, fingerprint, status, etag, location, body)
+    values ($1, $2, $3, $4, $5, $6, $7)";
+
+pub(super) const KEPT_ANSWER: &str = "
+    select fingerprint, status, etag, location, body
+      from admin_idempotency_keys
+     where actor = $1 and key = $2 and created_at >= now() - interval '1 day'";
 
 /// One parameter for a whole batch; the outbox may send a batch twice.
 pub(super) const INSERT_EXECUTIONS: &str = "
@@ -58,31 +190,9 @@ pub(super) const EXECUTIONS: &str = "
        and ($4::text is null or template_name = $4)
        and ($5::text is null or user_id = $5)
        and ($6::text is null or outcome = $6)
+       and ($7::uuid is null or id = $7)
      order by created_at desc, id desc
-     limit $7";
-
-pub(super) const SEED_TEMPLATES: &str = "
-    insert into prompt_templates
-          (id, tenant_id, name, description, category, template_text, template_syntax,
-           messages, target, variables, model_config, version, parent_version_id,
-           is_active, ab_test_group, created_by, created_at, updated_by, updated_at)
-    select id, tenant_id, name, description, category, template_text, template_syntax,
-           messages, target, variables, model_config, version, parent_version_id,
-           is_active, ab_test_group, created_by, coalesce(created_at, now()),
-           updated_by, coalesce(updated_at, now())
-      from jsonb_populate_recordset(null::prompt_templates, $1)
-        on conflict do nothing";
-
-pub(super) const SEED_GUARDRAILS: &str = "
-    insert into prompt_guardrails
-          (id, tenant_id, name, description, rule_type, severity, is_active, blocking,
-           rule_config, applies_to_templates, applies_to_categories, created_by,
-           created_at, updated_by, updated_at)
-    select id, tenant_id, name, description, rule_type, severity, is_active, blocking,
-           rule_config, applies_to_templates, applies_to_categories, created_by,
-           coalesce(created_at, now()), updated_by, coalesce(updated_at, now())
-      from jsonb_populate_recordset(null::prompt_guardrails, $1)
-        on conflict do nothing";
+     limit $8";
 
 /// The number is this program's own; a transaction's lock needs no clean-up.
 pub(super) const LOCK_MIGRATIONS: &str = "
@@ -102,6 +212,11 @@ pub(super) const REMEMBER_MIGRATION: &str =
     "insert into chaperone_migrations (version, name, checksum) values ($1, $2, $3)";
 
 pub(super) const FORGET_MIGRATION: &str = "delete from chaperone_migrations where version = $1";
+
+/// Executions go on arriving until the tables go.
+pub(super) const LOCK_EXECUTIONS: &str = "lock table prompt_executions in access exclusive mode";
+
+pub(super) const COUNT_EXECUTIONS: &str = "select count(*) from prompt_executions";
 
 pub(super) const ROW_COUNTS: &str = "
     select (select count(*) from prompt_templates),

@@ -1,12 +1,11 @@
-//! Migrating the embedded store: one transaction a step, taken before looking.
+//! Migrating the embedded store: one transaction up or down, taken before looking.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{from_driver, sql};
-use crate::catalog::definitions::Definitions;
 use crate::catalog::files;
-use crate::store::StoreError;
 use crate::store::migrations::{Migrated, MigrationState, SQLITE};
+use crate::store::{StoreError, Table, rows_of};
 
 pub(super) fn state(connection: &Connection) -> Result<MigrationState, StoreError> {
     let driver = |error: rusqlite::Error| from_driver(&error);
@@ -29,66 +28,61 @@ pub(super) fn state(connection: &Connection) -> Result<MigrationState, StoreErro
 pub(super) fn up(connection: &mut Connection) -> Result<Migrated, StoreError> {
     let driver = |error: rusqlite::Error| from_driver(&error);
     let mut migrated = Migrated::default();
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(driver)?;
+    transaction.execute_batch(sql::MIGRATIONS_TABLE).map_err(driver)?;
     for migration in &SQLITE {
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(driver)?;
-        transaction.execute_batch(sql::MIGRATIONS_TABLE).map_err(driver)?;
         let known: Option<String> = transaction
             .query_row(sql::CHECKSUM, [migration.version], |row| row.get(0))
             .optional()
             .map_err(driver)?;
-        if let Some(checksum) = known {
-            if checksum != migration.checksum() {
-                let version = migration.version;
-                return Err(StoreError::Migration(format!(
-                    "migration {version} ran here with another text than this binary's"
-                )));
-            }
+        if migration.has_run(known.as_deref())? {
             continue;
         }
         transaction
             .execute_batch(migration.up)
             .map_err(|error| StoreError::Migration(error.to_string()))?;
-        if migration.version == 1 {
-            seed(&transaction)?;
-        }
-        transaction
-            .execute(
-                sql::REMEMBER_MIGRATION,
-                (migration.version, migration.name, migration.checksum()),
-            )
-            .map_err(driver)?;
-        transaction.commit().map_err(driver)?;
+        let row = (migration.version, migration.name, migration.checksum());
+        transaction.execute(sql::REMEMBER_MIGRATION, row).map_err(driver)?;
         migrated.versions.push(migration.version);
     }
+    // Only into new tables: what an admin has removed stays away.
+    if migrated.versions.contains(&1) {
+        seed(&transaction)?;
+    }
+    transaction.commit().map_err(driver)?;
     Ok(migrated)
 }
 
-pub(super) fn down(connection: &mut Connection) -> Result<Migrated, StoreError> {
+pub(super) fn down(connection: &mut Connection, to: i32) -> Result<Migrated, StoreError> {
     let driver = |error: rusqlite::Error| from_driver(&error);
-    let state = state(connection)?;
-    let newest = state.steps.iter().rev().find(|step| step.applied_at.is_some());
-    let migration = newest.and_then(|step| SQLITE.iter().find(|one| one.version == step.version));
-    let Some(migration) = migration else { return Ok(Migrated::default()) };
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(driver)?;
-    transaction
-        .execute_batch(migration.down)
-        .map_err(|error| StoreError::Migration(error.to_string()))?;
-    transaction.execute(sql::FORGET_MIGRATION, [migration.version]).map_err(driver)?;
+    let state = state(&transaction)?;
+    let mut migrated = Migrated::default();
+    for version in state.applied_above(to) {
+        let Some(migration) = SQLITE.iter().find(|one| one.version == version) else { continue };
+        if version == 1 {
+            migrated.archived = state.rows[2];
+        }
+        transaction
+            .execute_batch(migration.down)
+            .map_err(|error| StoreError::Migration(error.to_string()))?;
+        transaction.execute(sql::FORGET_MIGRATION, [version]).map_err(driver)?;
+        migrated.versions.push(version);
+    }
     transaction.commit().map_err(driver)?;
-    Ok(Migrated { versions: vec![migration.version], archived: state.rows[2] })
+    Ok(migrated)
 }
 
 fn seed(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    let Definitions { templates, guardrails, .. } =
-        files::seeds().map_err(|error| StoreError::Migration(error.to_string()))?;
-    for (sql, rows) in [
-        (sql::SEED_TEMPLATES, serde_json::to_string(&templates)),
-        (sql::SEED_GUARDRAILS, serde_json::to_string(&guardrails)),
-    ] {
-        let rows = rows.map_err(|error| StoreError::Migration(error.to_string()))?;
-        transaction.execute(sql, [rows]).map_err(|error| from_driver(&error))?;
+    let seeds = files::seeds().map_err(|error| StoreError::Migration(error.to_string()))?;
+    for table in Table::ALL {
+        if let Some(rows) = rows_of(&seeds, table)? {
+            transaction
+                .execute(&sql::put(table), [rows.to_string()])
+                .map_err(|error| from_driver(&error))?;
+        }
     }
     Ok(())
 }

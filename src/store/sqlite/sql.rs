@@ -1,42 +1,151 @@
 //! The statements of SQLite, columns listed. Rows go in and out as JSON, as in PostgreSQL.
 
-/// Definition columns only: counters change all the time and decide nothing.
-pub(super) const TEMPLATES: &str = "
-    select json_object(
-               'id', id, 'tenant_id', tenant_id, 'name', name, 'description', description,
-               'category', category, 'template_text', template_text,
-               'template_syntax', template_syntax, 'messages', json(messages), 'target', target,
-               'variables', json(variables), 'model_config', json(model_config),
-               'version', version, 'parent_version_id', parent_version_id,
-               'is_active', json(iif(is_active, 'true', 'false')),
-               'ab_test_group', ab_test_group, 'created_by', created_by,
-               'created_at', created_at, 'updated_by', updated_by, 'updated_at', updated_at)
-      from prompt_templates order by tenant_id, name, version";
+use crate::store::Table;
+use crate::store::columns::{Column, Shape};
 
-pub(super) const GUARDRAILS: &str = "
-    select json_object(
-               'id', id, 'tenant_id', tenant_id, 'name', name, 'description', description,
-               'rule_type', rule_type, 'severity', severity,
-               'is_active', json(iif(is_active, 'true', 'false')),
-               'blocking', json(iif(blocking, 'true', 'false')),
-               'rule_config', json(rule_config),
-               'applies_to_templates', json(applies_to_templates),
-               'applies_to_categories', json(applies_to_categories), 'created_by', created_by,
-               'created_at', created_at, 'updated_by', updated_by, 'updated_at', updated_at)
-      from prompt_guardrails order by tenant_id, name";
+pub(super) const REVISION: &str = "select revision from catalog_revision";
 
-pub(super) const EXPERIMENTS: &str = "
+/// Definitions written behind a revision. Counters are left out: they change all the time and decide
+/// nothing.
+pub(super) fn changed(table: Table) -> String {
+    let (name, columns) = (table.name(), members(table.columns()));
+    format!("select json_object({columns}) from {name} where revision > ?1")
+}
+
+pub(super) fn count(table: Table) -> String {
+    format!("select count(*) from {}", table.name())
+}
+
+/// A page of one kind of definition.
+pub(super) fn rows(table: Table) -> String {
+    let (name, columns) = (table.name(), members(table.columns()));
+    let (counters, group) = (members(table.counters()), table.group());
+    let (version, state, latest, tag) = match table {
+        Table::Templates => (
+            "version",
+            "iif(is_active, 'true', 'false')",
+            ", 'latest_version', (select max(newest.version) from prompt_templates newest
+                where newest.tenant_id = one.tenant_id and newest.name = one.name)",
+            "exists (select 1 from json_each(tags) where value = ?6)",
+        ),
+        Table::Guardrails => ("0", "iif(is_active, 'true', 'false')", "", "false"),
+        Table::Experiments => ("0", "status", "", "false"),
+    };
+    format!(
+        "select json_object({columns}, {counters}, 'revision', revision{latest})
+           from {name} one
+          where tenant_id = ?1
+            and (?2 is null or id = ?2)
+            and (?3 is null or name = ?3)
+            and (?4 is null or {state} = ?4)
+            and (?5 is null or {group} = ?5)
+            and (?6 is null or {tag})
+            and (?7 is null or (name, {version}) > (?7, ?8))
+          order by name, {version}
+          limit ?9"
+    )
+}
+
+/// Makes rows, or brings those of a known id up to date.
+pub(super) fn put(table: Table) -> String {
+    let name = table.name();
+    let columns = list(table.columns(), |column| column.name.to_owned());
+    let values = list(table.columns(), |column| match (column.name, column.shape) {
+        ("created_at" | "updated_at", _) => {
+            format!("coalesce(value ->> '{}', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))", column.name)
+        }
+        (name, Shape::Json) => format!("nullif(value -> '{name}', 'null')"),
+        (name, Shape::Percentage) => format!("cast(value ->> '{name}' as text)"),
+        (name, Shape::Text | Shape::Flag | Shape::Number | Shape::Money) => {
+            format!("value ->> '{name}'")
+        }
+    });
+    let moving: Vec<Column> =
+        table.columns().iter().filter(|column| !column.fixed).copied().collect();
+    let moving = list(&moving, |column| format!("{0} = excluded.{0}", column.name));
+    format!(
+        "insert into {name} ({columns})
+         select {values} from json_each(?1)
+          where true
+             on conflict (id) do update set {moving}"
+    )
+}
+
+pub(super) fn revision(table: Table) -> String {
+    format!("select revision from {} where id = ?1", table.name())
+}
+
+/// Names and values for `json_object`.
+fn members(columns: &[Column]) -> String {
+    list(columns, |column| {
+        let name = column.name;
+        match column.shape {
+            Shape::Text | Shape::Number | Shape::Money => format!("'{name}', {name}"),
+            Shape::Json => format!("'{name}', json({name})"),
+            Shape::Flag => format!("'{name}', json(iif({name}, 'true', 'false'))"),
+            Shape::Percentage => format!("'{name}', cast({name} as real)"),
+        }
+    })
+}
+
+fn list(columns: &[Column], one: impl Fn(&Column) -> String) -> String {
+    columns.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) const INSERT_ACTIVATION: &str = "
+    insert into prompt_template_activations
+          (id, tenant_id, template_name, template_id, restores_id, action, actor, reason,
+           request_id, at)
+    select value ->> 'id', value ->> 'tenant_id', value ->> 'template_name',
+           value ->> 'template_id', value ->> 'restores_id', value ->> 'action',
+           value ->> 'actor', value ->> 'reason', value ->> 'request_id', value ->> 'at'
+      from json_each(?1)";
+
+pub(super) const ACTIVATIONS: &str = "
     select json_object(
-               'id', id, 'tenant_id', tenant_id, 'name', name, 'description', description,
-               'template_name', template_name, 'status', status,
-               'control_template_id', control_template_id,
-               'variant_template_ids', json(variant_template_ids),
-               'traffic_split', json(traffic_split),
-               'enrollment_percentage', cast(enrollment_percentage as real),
-               'randomization_unit', randomization_unit, 'salt', salt, 'start_date', start_date,
-               'end_date', end_date, 'created_by', created_by, 'created_at', created_at,
-               'updated_by', updated_by, 'updated_at', updated_at)
-      from ab_test_experiments order by tenant_id, name";
+               'id', id, 'tenant_id', tenant_id, 'template_name', template_name,
+               'template_id', template_id, 'restores_id', restores_id, 'action', action,
+               'actor', actor, 'reason', reason, 'request_id', request_id, 'at', at)
+      from prompt_template_activations
+     where tenant_id = ?1 and template_name = ?2
+     order by sequence desc
+     limit ?3";
+
+pub(super) const LAST_HASH: &str = "select hash from prompt_audit order by sequence desc limit 1";
+
+pub(super) const INSERT_AUDIT: &str = "
+    insert into prompt_audit
+          (id, tenant_id, at, actor, action, object_type, object_id, before, after, reason,
+           request_id, previous_hash, hash)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+pub(super) const AUDIT: &str = "
+    select sequence, id, tenant_id, at, actor, action, object_type, object_id, before, after,
+           reason, request_id, previous_hash, hash
+      from prompt_audit
+     where (?1 is null or tenant_id = ?1)
+       and (?2 is null or object_type = ?2)
+       and (?3 is null or object_id = ?3)
+       and (?4 is null or actor = ?4)
+       and (?5 is null or sequence < ?5)
+       and (?6 is null or sequence > ?6)
+     order by iif(?6 is null, -sequence, sequence)
+     limit ?7";
+
+/// Keys are kept for a day.
+pub(super) const FORGET_ANSWERS: &str = "
+    delete from admin_idempotency_keys
+     where created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')";
+
+pub(super) const KEEP_ANSWER: &str = "
+    insert into admin_idempotency_keys (actor, key, fingerprint, status, etag, location, body)
+    values (?, ?, ?, ?, ?, ?, ?)";
+
+pub(super) const KEPT_ANSWER: &str = "
+    select fingerprint, status, etag, location, body
+      from admin_idempotency_keys
+     where actor = ?1 and key = ?2
+       and created_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')";
 
 /// The columns of an execution in the order of [`INSERT_EXECUTION`]'s parameters.
 pub(super) const EXECUTION_COLUMNS: [&str; 45] = [
@@ -147,43 +256,9 @@ pub(super) const EXECUTIONS: &str = "
        and (?4 is null or template_name = ?4)
        and (?5 is null or user_id = ?5)
        and (?6 is null or outcome = ?6)
+       and (?7 is null or id = ?7)
      order by created_at desc, id desc
-     limit ?7";
-
-pub(super) const SEED_TEMPLATES: &str = "
-    insert into prompt_templates
-          (id, tenant_id, name, description, category, template_text, template_syntax,
-           messages, target, variables, model_config, version, parent_version_id,
-           is_active, ab_test_group, created_by, created_at, updated_by, updated_at)
-    select value ->> 'id', value ->> 'tenant_id', value ->> 'name',
-           value ->> 'description', value ->> 'category', value ->> 'template_text',
-           value ->> 'template_syntax', nullif(value -> 'messages', 'null'), value ->> 'target',
-           nullif(value -> 'variables', 'null'), nullif(value -> 'model_config', 'null'), value ->> 'version',
-           value ->> 'parent_version_id', value ->> 'is_active',
-           value ->> 'ab_test_group', value ->> 'created_by',
-           coalesce(value ->> 'created_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-           value ->> 'updated_by',
-           coalesce(value ->> 'updated_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-      from json_each(?1)
-     where true
-        on conflict do nothing";
-
-pub(super) const SEED_GUARDRAILS: &str = "
-    insert into prompt_guardrails
-          (id, tenant_id, name, description, rule_type, severity, is_active, blocking,
-           rule_config, applies_to_templates, applies_to_categories, created_by,
-           created_at, updated_by, updated_at)
-    select value ->> 'id', value ->> 'tenant_id', value ->> 'name',
-           value ->> 'description', value ->> 'rule_type', value ->> 'severity',
-           value ->> 'is_active', value ->> 'blocking', nullif(value -> 'rule_config', 'null'),
-           nullif(value -> 'applies_to_templates', 'null'), nullif(value -> 'applies_to_categories', 'null'),
-           value ->> 'created_by',
-           coalesce(value ->> 'created_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-           value ->> 'updated_by',
-           coalesce(value ->> 'updated_at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-      from json_each(?1)
-     where true
-        on conflict do nothing";
+     limit ?8";
 
 pub(super) const MIGRATIONS_TABLE: &str = "
     create table if not exists chaperone_migrations (

@@ -1,0 +1,54 @@
+//! Whether a definition may be put in force: what the control plane asks before it does.
+
+use serde_json::{Map, Value, json};
+
+use super::Version;
+use super::definitions::{ExperimentDefinition, TemplateDefinition};
+use crate::experiment::Experiment;
+use crate::template::RenderError;
+use crate::template::variables::{Type, Variable};
+
+/// Why a version cannot be activated: it must compile, declare what it uses, and render with values
+/// of the declared types. Says where: message, line and column.
+pub fn template(definition: &TemplateDefinition) -> Result<Version, String> {
+    let version = Version::compile(definition)?;
+    match version.template.render(&samples(version.template.variables())) {
+        Ok(_) => Ok(version),
+        Err(RenderError::Variables(problems)) => {
+            let problems: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("{} {}", problem.name, problem.what))
+                .collect();
+            Err(format!("rendering with sample values: {}", problems.join("; ")))
+        }
+        Err(RenderError::Engine { what }) => Err(format!("rendering with sample values: {what}")),
+    }
+}
+
+/// What would decide the arms of an experiment, or why nothing can.
+pub fn experiment(definition: &ExperimentDefinition) -> Result<Experiment, String> {
+    super::compile::experiment(definition)
+}
+
+/// A value for each variable that fits its declaration.
+pub fn samples(variables: &[Variable]) -> Map<String, Value> {
+    variables.iter().map(|variable| (variable.name.clone(), sample(variable))).collect()
+}
+
+fn sample(variable: &Variable) -> Value {
+    if let Some(default) = &variable.default {
+        return default.clone();
+    }
+    match variable.kind {
+        Type::String => {
+            let text: String = "sample".chars().take(variable.max_length).collect();
+            Value::from(text)
+        }
+        Type::Integer => json!(1),
+        Type::Number => json!(1.5),
+        Type::Boolean => json!(true),
+        Type::Enum => variable.values.first().map_or(Value::Null, |one| Value::from(one.as_str())),
+        Type::List => json!(["sample"]),
+        Type::Object => json!({"sample": "sample"}),
+    }
+}

@@ -1,0 +1,101 @@
+//! A change of the catalog as data: what must still be as it was read, what is put in its place, and
+//! what the books say about it. A store carries it out whole or not at all.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Table;
+use super::audit::Entry;
+use crate::catalog::definitions::Definitions;
+use crate::words::ids::{TemplateId, Tenant};
+
+/// Everything that happens in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Rows that must not have moved since they were read.
+    pub expects: Vec<Expect>,
+    /// Rows to make, or to bring up to date where their id exists; in this order.
+    pub puts: Definitions,
+    /// Moves of the pointer to the active version.
+    pub activations: Vec<Activation>,
+    /// What the audit says: every change says something.
+    pub audit: Vec<Entry>,
+    /// What a retry with the same key is to be answered.
+    pub answer: Option<KeptAnswer>,
+}
+
+/// A row as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expect {
+    /// Its table.
+    pub table: Table,
+    /// Its id.
+    pub id: Uuid,
+    /// Its revision; `None`: it must not be there.
+    pub revision: Option<i64>,
+}
+
+/// One move of the pointer to the active version of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose.
+    pub tenant_id: Tenant,
+    /// The template's name.
+    pub template_name: String,
+    /// Active from here on; `None`: nothing.
+    pub template_id: Option<TemplateId>,
+    /// What a rollback from here brings back; `None`: nothing was active before.
+    pub restores_id: Option<TemplateId>,
+    /// What was done.
+    pub action: Move,
+    /// Who did it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// In which request.
+    pub request_id: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How the pointer to the active version moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Move {
+    /// To a version.
+    Activate,
+    /// To nothing.
+    Deactivate,
+    /// Back.
+    Rollback,
+}
+
+/// An answer kept under an `Idempotency-Key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// Who asked: keys of different callers do not meet.
+    pub actor: String,
+    /// The key.
+    pub key: String,
+    /// SHA-256 of method, path and body.
+    pub fingerprint: String,
+    /// The status.
+    pub status: u16,
+    /// The `ETag`.
+    pub etag: Option<String>,
+    /// The `Location`.
+    pub location: Option<String>,
+    /// The body.
+    pub body: String,
+}
+
+impl Change {
+    /// Rows it writes: a large one is given more time.
+    pub(super) fn rows(&self) -> usize {
+        let Definitions { templates, guardrails, experiments } = &self.puts;
+        templates.len() + guardrails.len() + experiments.len() + self.audit.len()
+    }
+}
