@@ -1,28 +1,49 @@
 //! The control plane: what admins, Prometheus and probes connect to. Never reachable through the data
 //! plane, and knows nothing of how requests are proxied.
 
+mod activation;
+mod audit;
 mod auth;
+mod call;
+mod diff;
+mod door;
 mod executions;
+mod experiments;
+mod guardrails;
 mod health;
 mod lists;
+mod names;
+mod openapi;
+mod performance;
 mod problem;
+mod templates;
+mod tokens;
+mod try_out;
+mod write;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::outbox::Ledger;
 use crate::refresh::Refresher;
 use crate::store::Store;
 
-pub use auth::Tokens;
+pub use auth::Throttle;
+pub use tokens::{Role, Token, TokenFile, Tokens};
 
 /// Under which the admin API lives.
-const API: &str = "/api/v1/admin/prompts";
+pub const API: &str = "/api/v1/admin/prompts";
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Ends of paths that are posted to but change nothing: a viewer may use them.
+const ASKING: [&str; 2] = ["/render", "/guardrails/test"];
 
 /// Everything a handler may borrow.
 #[derive(Debug, Clone)]
@@ -31,7 +52,7 @@ pub struct Admin(Arc<Shared>);
 /// The parts behind [`Admin`].
 #[derive(Debug)]
 pub struct Shared {
-    /// The store, for lists.
+    /// Where definitions, executions and the audit are.
     pub store: Arc<dyn Store>,
     /// The catalog in force, and how to reload it.
     pub refresher: Arc<Refresher>,
@@ -41,6 +62,10 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// Who may do what.
     pub tokens: Tokens,
+    /// Sources of wrong tokens.
+    pub throttle: Throttle,
+    /// Names, beside IP addresses and `localhost`, under which the admin API answers.
+    pub allowed_hosts: Vec<String>,
     /// Set when the process stops.
     pub draining: AtomicBool,
 }
@@ -51,6 +76,56 @@ impl std::ops::Deref for Admin {
     fn deref(&self) -> &Shared {
         &self.0
     }
+}
+
+/// From one list: the router of the admin API, the names of its routes, and the document that
+/// describes them.
+macro_rules! routes {
+    ($($method:ident $path:literal $module:ident::$handler:ident;)*) => {
+        /// Every route of the admin API: method, and path under [`API`].
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn api() -> Router<Admin> {
+            Router::new()$(.route($path, $method($module::$handler)))*
+        }
+
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($module::$handler),*), components(schemas(problem::Problem)))]
+        struct Document;
+    };
+}
+
+routes! {
+    get "/templates" templates::list;
+    post "/templates" templates::create;
+    get "/templates/{id}" templates::read;
+    put "/templates/{id}" templates::update;
+    post "/templates/{id}/activate" activation::activate;
+    post "/templates/{id}/deactivate" activation::deactivate;
+    post "/templates/{id}/rollback" activation::rollback;
+    get "/templates/{id}/activations" activation::history;
+    post "/templates/{id}/render" try_out::render;
+    get "/templates/{id}/diff/{other}" diff::compare;
+    get "/guardrails" guardrails::list;
+    post "/guardrails" guardrails::create;
+    post "/guardrails/test" try_out::test;
+    get "/guardrails/{id}" guardrails::read;
+    put "/guardrails/{id}" guardrails::update;
+    post "/guardrails/{id}/activate" guardrails::activate;
+    post "/guardrails/{id}/deactivate" guardrails::deactivate;
+    get "/performance/overview" performance::overview;
+    get "/performance/templates/{id}" performance::template;
+    get "/ab-tests" experiments::list;
+    post "/ab-tests" experiments::create;
+    get "/ab-tests/{id}" experiments::read;
+    post "/ab-tests/{id}/start" experiments::start;
+    post "/ab-tests/{id}/stop" experiments::stop;
+    get "/executions" executions::list;
+    get "/executions/{id}" executions::read;
+    get "/audit" audit::list;
+    get "/in-force" lists::in_force;
+    get "/status" health::status;
+    post "/reload" health::reload;
 }
 
 impl Admin {
@@ -64,22 +139,23 @@ impl Admin {
         self.draining.store(true, Relaxed);
     }
 
-    /// All routes. Probes and metrics are open; everything else wants a token.
+    /// The routes for connections from one address: wrong tokens are counted by it.
+    pub fn seen_from(router: &Router, peer: IpAddr) -> Router {
+        router.clone().layer(Extension(auth::Peer(peer)))
+    }
+
+    /// All routes. Probes, metrics and the API's description are open; everything else wants a token.
     pub fn router(self) -> Router {
-        let api = Router::new()
-            .route("/status", get(health::status))
-            .route("/reload", post(health::reload))
-            .route("/executions", get(executions::list))
-            .route("/templates", get(lists::templates))
-            .route("/guardrails", get(lists::guardrails))
-            .route("/ab-tests", get(lists::experiments))
+        let api = api()
             .fallback(problem::no_route)
             .method_not_allowed_fallback(problem::no_method)
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(from_fn_with_state(self.clone(), auth::require));
         Router::new()
             .route("/healthz", get(health::alive))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))
+            .route("/openapi.json", get(openapi::document))
             .nest(API, api)
             .fallback(problem::no_route)
             .method_not_allowed_fallback(problem::no_method)

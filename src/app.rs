@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Shared, Tokens};
+use crate::admin::{Admin, Shared, Throttle};
 use crate::config::Settings;
 use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
@@ -29,7 +29,7 @@ use crate::refresh::Refresher;
 use crate::store::Store;
 use crate::telemetry::events;
 
-pub use parts::{check, file_catalog, make_data_dir, open_store};
+pub use parts::{check, file_catalog, make_data_dir, open_store, tokens_file};
 
 /// After the drain deadline: for last frames to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -85,7 +85,9 @@ impl App {
             refresher: refresher.clone(),
             ledger: outbox.recorder.ledger().clone(),
             metrics,
-            tokens: Tokens::new(&super_admin, settings.control.viewer_token.as_ref()),
+            tokens: parts::tokens(&settings, &super_admin),
+            throttle: Throttle::default(),
+            allowed_hosts: settings.control.allowed_hosts.clone(),
             draining: false.into(),
         });
         let tls = match &settings.data.tls {
@@ -139,8 +141,13 @@ impl App {
         drop(outbox.recorder);
         let mut listeners = JoinSet::new();
         let bounds = Bounds::data(&settings.limits);
-        listeners.spawn(listen::serve(data, tls, bounds, lifetime.clone(), service(proxy)));
-        let control_service = TowerToHyperService::new(admin.clone().router());
+        let data_service = service(proxy);
+        listeners.spawn(listen::serve(data, tls, bounds, lifetime.clone(), move |_peer| {
+            data_service.clone()
+        }));
+        let router = admin.clone().router();
+        let control_service =
+            move |peer: SocketAddr| TowerToHyperService::new(Admin::seen_from(&router, peer.ip()));
         let (bounds, until) = (Bounds::relaxed("control"), control_lifetime.clone());
         listeners.spawn(listen::serve(control, None, bounds, until, control_service));
         let mut tasks = JoinSet::new();

@@ -165,6 +165,11 @@ impl Catalog {
 }
 
 impl TenantCatalog {
+    /// Every template name with all that goes by it, in no order.
+    pub fn templates(&self) -> impl Iterator<Item = (&String, &TemplateName)> {
+        self.templates.iter()
+    }
+
     /// All that goes by a template name.
     pub fn template(&self, name: &str) -> Option<&TemplateName> {
         self.templates.get(name)

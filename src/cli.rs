@@ -6,18 +6,22 @@ mod health;
 mod migrate;
 mod scan;
 mod simulate;
+mod token;
+mod transfer;
 
 use std::io::Write;
 use std::path::Path;
 
 use crate::config::{self, Settings};
 
-pub use arguments::{Arguments, Command, Direction, MigrateStep};
+pub use arguments::{Arguments, Command, Direction, MigrateStep, TokenStep};
 pub use check_config::check_config;
 pub use health::health;
 pub use migrate::migrate;
 pub use scan::scan;
 pub use simulate::simulate;
+pub use token::token;
+pub use transfer::{export, import};
 
 /// The settings, or all mistakes in one error.
 pub fn settings(file: Option<&Path>) -> anyhow::Result<Settings> {

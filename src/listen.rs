@@ -106,16 +106,15 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Accepts until stopped. The service is cloned for each connection.
+/// Accepts until stopped. Each connection gets a service made for its peer.
 pub async fn serve<S, B>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     bounds: Bounds,
     lifetime: Lifetime,
-    service: S,
+    service_for: impl Fn(SocketAddr) -> S,
 ) where
     S: hyper::service::Service<Request<Incoming>, Response = http::Response<B>, Error = Infallible>
-        + Clone
         + Send
         + 'static,
     S::Future: Send + 'static,
@@ -132,15 +131,16 @@ pub async fn serve<S, B>(
             () = lifetime.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted.and_then(|(stream, _)| without_delay(stream)) {
-            Ok(stream) => stream,
+        let ready = accepted.and_then(|(stream, peer)| Ok((without_delay(stream)?, peer)));
+        let (stream, peer) = match ready {
+            Ok(ready) => ready,
             Err(error) => {
                 events::accept_failed(bounds.plane, &error.to_string());
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (tls, bounds, service) = (tls.clone(), bounds.clone(), service.clone());
+        let (tls, bounds, service) = (tls.clone(), bounds.clone(), service_for(peer));
         let (stop, abort) = (lifetime.stop.clone(), lifetime.abort.clone());
         lifetime.tasks.spawn(async move {
             let plane = bounds.plane;

@@ -12,11 +12,12 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::definitions::Definitions;
-use crate::catalog::{Blueprint, Catalog, Current, Source, Tier};
+use crate::catalog::{Blueprint, Catalog, Current, Source, Tier, Version};
 use crate::guardrail::Action;
 use crate::store::sources::{Failure, Sources};
 use crate::telemetry::{events, metrics};
 use crate::words::clock;
+use crate::words::ids::Tenant;
 
 /// How long a start waits for the database before it serves from a fallback.
 const START_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -124,6 +125,18 @@ impl Refresher {
     /// What is in force.
     pub fn current(&self) -> &Arc<Current> {
         &self.current
+    }
+
+    /// The lesser source, and its version, that serve a name without an active version.
+    pub fn fallback(&self, tenant: &Tenant, name: &str) -> Option<(Source, u32)> {
+        let tiers = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
+        tiers.iter().find_map(|tier| {
+            let templates = tier.definitions.templates.iter();
+            let version = templates
+                .filter(|one| one.tenant_id == *tenant && one.name == name && one.is_active)
+                .find(|one| Version::compile(one).is_ok())?;
+            Some((tier.source, version.version))
+        })
     }
 
     /// Whether changes are heard of as they happen, and not by polling only.

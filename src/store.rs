@@ -9,6 +9,7 @@ mod columns;
 mod migrations;
 mod pages;
 mod postgres;
+pub mod report;
 pub mod snapshot;
 pub mod sources;
 mod sqlite;
@@ -22,8 +23,9 @@ use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
 use audit::{AuditQuery, Chained};
+use report::{Report, ReportQuery};
 
-pub use change::{Activation, Change, Expect, KeptAnswer, Move};
+pub use change::{Activation, Change, Done, Expect, Move};
 pub use columns::Table;
 pub use migrations::{Migrated, MigrationState, Step};
 pub use pages::{BadCursor, Cursor, ExecutionQuery, NameCursor, Row, RowQuery};
@@ -119,14 +121,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Entries of the audit.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError>;
 
-    /// What was answered under an `Idempotency-Key`.
-    async fn kept_answer(&self, actor: &str, key: &str) -> Result<Option<KeptAnswer>, StoreError>;
+    /// What was done under an `Idempotency-Key`.
+    async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError>;
 
     /// Stores executions; those already there stay as they are.
     async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError>;
 
     /// A page of executions, newest first, as JSON rows.
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError>;
+
+    /// Executions counted.
+    async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError>;
 
     /// Which migrations have run.
     async fn migration_state(&self) -> Result<MigrationState, StoreError>;
@@ -176,8 +181,8 @@ fn rows_of(puts: &Definitions, table: Table) -> Result<Option<Value>, StoreError
     Ok(Some(list).filter(|list| list.as_array().is_some_and(|rows| !rows.is_empty())))
 }
 
-/// Moves of a pointer from their JSON.
-fn activations(rows: &[String]) -> Result<Vec<Activation>, StoreError> {
+/// Rows from their JSON.
+fn counted<T: serde::de::DeserializeOwned>(rows: &[String]) -> Result<Vec<T>, StoreError> {
     rows.iter()
         .map(|json| {
             serde_json::from_str(json).map_err(|error| StoreError::Refused(error.to_string()))

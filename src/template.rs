@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 
 use variables::{Problem, Variable};
 
+/// What a version was checked with. Engines change their output between releases.
+pub const ENGINE_VERSION: &str = "minijinja 3.1";
 /// A rendered message may not outgrow this.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Template text of one message.

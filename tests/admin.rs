@@ -1,19 +1,12 @@
 //! The control plane: who may see what, and that it says what is true.
 
+use chaperone::admin::{API, ROUTES};
 use serde_json::{Value, json};
 
 use crate::harness::database::Database;
-use crate::harness::{GENERATE, Options, Sidecar, TOKEN, Upstream, VIEWER, pair, whole};
-
-const API: &str = "/api/v1/admin/prompts";
-const ROUTES: [(&str, &str); 6] = [
-    ("GET", "/status"),
-    ("POST", "/reload"),
-    ("GET", "/executions"),
-    ("GET", "/templates"),
-    ("GET", "/guardrails"),
-    ("GET", "/ab-tests"),
-];
+use crate::harness::{
+    GENERATE, Options, Sidecar, TOKEN, Upstream, VIEWER, eventually, pair, whole,
+};
 
 async fn call(
     sidecar: &Sidecar,
@@ -29,33 +22,110 @@ async fn call(
     whole(request.send().await.unwrap()).await
 }
 
+/// A route with something in the place of its parameters.
+fn filled(path: &str) -> String {
+    path.replace("{id}", "00000000-0000-0000-0000-000000000000")
+        .replace("{other}", "00000000-0000-0000-0000-000000000001")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_wants_a_token_and_writes_want_the_right_one() {
     let (_upstream, sidecar) = pair().await;
+    assert!(ROUTES.len() >= 30);
     for (method, path) in ROUTES {
-        for wrong in
-            [None, Some(""), Some("Bearer "), Some("Bearer wrong"), Some("Basic abc"), Some(TOKEN)]
-        {
-            let answer = call(&sidecar, method, path, wrong).await;
-            assert_eq!(answer.status, 401, "{method} {path} {wrong:?}");
-            assert_eq!(answer.header("content-type"), "application/problem+json");
-            assert_eq!(answer.header("www-authenticate"), "Bearer");
-        }
-        let viewer = call(&sidecar, method, path, Some(&format!("Bearer {VIEWER}"))).await;
-        assert_eq!(viewer.status, if method == "GET" { 200 } else { 403 }, "{method} {path}");
-        let admin = call(&sidecar, method, path, Some(&format!("bearer {TOKEN}"))).await;
-        assert_eq!(admin.status, 200, "{method} {path}: {}", admin.text);
+        let (method, path) = (method.to_uppercase(), filled(path));
+        let answer = call(&sidecar, &method, &path, None).await;
+        assert_eq!(answer.status, 401, "{method} {path}");
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        assert!(!answer.header("x-chaperone-request-id").is_empty());
+        let viewer = call(&sidecar, &method, &path, Some(&format!("Bearer {VIEWER}"))).await;
+        let asks = path.ends_with("/render") || path.ends_with("/test");
+        let may = method == "GET" || asks;
+        assert_eq!(viewer.status != 403, may, "{method} {path}: {}", viewer.text);
+        let admin = call(&sidecar, &method, &path, Some(&format!("bearer {TOKEN}"))).await;
+        assert!(!matches!(admin.status, 401 | 403 | 405), "{method} {path}: {}", admin.text);
+        assert!(admin.status < 500, "{method} {path}: {}", admin.text);
     }
-    for (method, path, expected) in [("GET", "/none", 401), ("DELETE", "/status", 401)] {
-        assert_eq!(
-            call(&sidecar, method, path, None).await.status,
-            expected,
-            "nothing is told without a token"
-        );
+    for (method, path) in
+        [("GET", "/none"), ("DELETE", "/status"), ("GET", "/status/"), ("OPTIONS", "/templates")]
+    {
+        let answer = call(&sidecar, method, path, None).await;
+        assert_eq!(answer.status, 401, "{method} {path}: nothing is told without a token");
     }
     let token = format!("Bearer {TOKEN}");
     assert_eq!(call(&sidecar, "GET", "/none", Some(&token)).await.status, 404);
     assert_eq!(call(&sidecar, "DELETE", "/status", Some(&token)).await.status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_tokens_are_refused_and_throttled() {
+    let (_upstream, sidecar) = pair().await;
+    for wrong in ["", "Bearer ", "Bearer wrong", "Basic abc", TOKEN, "Bearer  x"] {
+        let answer = call(&sidecar, "GET", "/status", Some(wrong)).await;
+        assert_eq!(answer.status, 401, "{wrong:?}");
+    }
+    let mut last = 401;
+    for _ in 0..10 {
+        let answer = call(&sidecar, "GET", "/status", Some("Bearer guess")).await;
+        if answer.status == 429 {
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+        last = answer.status;
+    }
+    assert_eq!(last, 429);
+    eventually("the right token gets through again", async || {
+        (call(&sidecar, "GET", "/status", Some(&format!("Bearer {TOKEN}"))).await.status == 200)
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_page_in_a_browser_could_send_is_refused() {
+    let (_upstream, sidecar) = pair().await;
+    let url = format!("http://{}{API}/reload", sidecar.control);
+    for (name, value, status) in [
+        ("host", "evil.example", 421),
+        ("origin", "https://evil.example", 403),
+        ("origin", "null", 403),
+    ] {
+        let request = sidecar.client.post(&url).bearer_auth(TOKEN).header(name, value);
+        let answer = whole(request.send().await.unwrap()).await;
+        assert_eq!(answer.status, status, "{name}: {value}");
+        assert!(answer.headers.get("access-control-allow-origin").is_none());
+    }
+    let url = format!("http://{}{API}/templates", sidecar.control);
+    for (kind, body, status) in [
+        ("text/plain", r#"{"name":"x"}"#.to_owned(), 415),
+        ("application/json", "{".to_owned(), 400),
+        ("application/json", r#"{"name":"\ud800"}"#.to_owned(), 400),
+        ("application/json", "[]".to_owned(), 422),
+        ("application/json", format!(r#"{{"name":"{}"}}"#, "x".repeat(5_000_000)), 413),
+    ] {
+        let request = sidecar.client.post(&url).bearer_auth(TOKEN).header("content-type", kind);
+        let answer = whole(request.body(body).send().await.unwrap()).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_and_the_routes_are_the_same() {
+    let (_upstream, sidecar) = pair().await;
+    let document = sidecar.page("/openapi.json").await.json();
+    let mut described: Vec<(String, String)> = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            described.push((method.clone(), path.clone()));
+        }
+    }
+    let mut routes: Vec<(String, String)> =
+        ROUTES.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+    described.sort();
+    routes.sort();
+    assert_eq!(described, routes);
+    assert_eq!(document["servers"][0]["url"], API);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,16 +139,22 @@ async fn the_control_plane_is_not_on_the_data_plane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_show_what_is_in_force() {
+async fn lists_show_what_is_there() {
     let (_upstream, sidecar) = pair().await;
     for (path, name) in
         [("/templates", "nlu_topic_extraction"), ("/guardrails", "toxic_content_filter")]
     {
         let list = sidecar.admin(path).await.json();
-        assert_eq!(
-            (&list["source"], list["items"].as_array().unwrap().len()),
-            (&json!("database"), 3)
-        );
+        assert_eq!(list["items"].as_array().unwrap().len(), 3);
+        let mut seen = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = sidecar.admin(&format!("{path}?limit=1{cursor}")).await.json();
+            seen.extend(page["items"].as_array().unwrap().clone());
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(Value::from(seen).as_array().unwrap().len(), 3);
         let one = sidecar.admin(&format!("{path}?name={name}")).await.json();
         assert_eq!(
             (one["items"][0]["name"].as_str(), one["items"].as_array().unwrap().len()),

@@ -72,7 +72,7 @@ impl Upstream {
             None,
             chaperone::listen::Bounds::relaxed("simulator"),
             chaperone::listen::Lifetime::default(),
-            service,
+            move |_| service.clone(),
         );
         Self { address, simulator, task: tokio::spawn(serving) }
     }
@@ -244,6 +244,38 @@ impl Sidecar {
     pub async fn admin_post(&self, path: &str) -> Answer {
         let url = format!("http://{}/api/v1/admin/prompts{path}", self.control);
         whole(self.client.post(url).bearer_auth(TOKEN).send().await.unwrap()).await
+    }
+
+    /// Asks the admin API with the admin's token and a body.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.ask_with(method, path, body, &[]).await
+    }
+
+    /// The same with headers.
+    pub async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let url = format!("http://{}/api/v1/admin/prompts{path}", self.control);
+        let mut request = self.client.request(method.parse().unwrap(), url).bearer_auth(TOKEN);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        whole(request.send().await.unwrap()).await
+    }
+
+    /// Asks for something that must be answered with this status.
+    pub async fn must(&self, status: u16, method: &str, path: &str, body: &Value) -> Value {
+        let body = (!body.is_null()).then_some(body);
+        let answer = self.ask(method, path, body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        answer.json()
     }
 
     /// Reads an open page of the control plane.

@@ -14,6 +14,7 @@
 
 mod admin;
 mod architecture;
+mod control;
 mod experiments;
 mod faults;
 mod harness;

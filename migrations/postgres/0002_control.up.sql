@@ -179,7 +179,7 @@ alter table prompt_audit
     alter column before type json using before::json,
     alter column after type json using after::json;
 
--- === a retry answers what the first request answered ===
+-- === a retry does nothing twice ===
 
 create table admin_idempotency_keys (
     actor text not null,
@@ -187,9 +187,8 @@ create table admin_idempotency_keys (
     -- SHA-256 of method, path and body: another request may not use the same key.
     fingerprint text not null,
     status integer not null,
-    etag text,
-    location text,
-    body text not null,
+    -- What the request made or changed: the answer shows it as it is by then.
+    object_id text not null,
     created_at timestamptz not null default now(),
     primary key (actor, key)
 );

@@ -129,7 +129,7 @@ begin
     select raise(abort, 'prompt_template_activations is append-only');
 end;
 
--- === a retry answers what the first request answered ===
+-- === a retry does nothing twice ===
 
 create table admin_idempotency_keys (
     actor text not null,
@@ -137,9 +137,8 @@ create table admin_idempotency_keys (
     -- SHA-256 of method, path and body: another request may not use the same key.
     fingerprint text not null,
     status integer not null,
-    etag text,
-    location text,
-    body text not null,
+    -- What the request made or changed: the answer shows it as it is by then.
+    object_id text not null,
     created_at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     primary key (actor, key)
 ) strict;

@@ -1,91 +1,224 @@
-//! Who may do what: bearer tokens, kept and compared as digests, in constant time.
+//! What stands before every route of the admin API: the name it is called by, a token, its role.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::{Choice, ConstantTimeEq};
+use uuid::Uuid;
 
 use super::Admin;
 use super::problem::Problem;
-use crate::words::digest::sha256;
-use crate::words::secret::Secret;
+use super::tokens::Role;
+use crate::telemetry::events;
+use crate::words::clock;
 
-/// What a token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// Reads and writes.
-    SuperAdmin,
-    /// Only reads.
-    Viewer,
-}
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-chaperone-request-id");
 
-/// The tokens in force, as digests.
+/// Wrong tokens that a source may send at once.
+const FAILURES_MAX: u32 = 10;
+/// After those, one more is looked at in each such time.
+const FORGIVEN_EVERY: Duration = Duration::from_secs(1);
+/// Sources remembered; beyond them the oldest is forgotten.
+const SOURCES_MAX: usize = 4096;
+
+/// Where a connection comes from; put into every request by the listener.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// Who asks.
 #[derive(Debug, Clone)]
-pub struct Tokens {
-    super_admin: [u8; 32],
-    viewer: Option<[u8; 32]>,
+pub(super) struct Caller {
+    /// The name of the token.
+    pub(super) name: String,
+    /// The id of this request, in the audit and in the answer.
+    pub(super) request_id: String,
 }
 
-impl Tokens {
-    /// Keeps the digests only.
-    pub fn new(super_admin: &Secret, viewer: Option<&Secret>) -> Self {
-        let digest = |token: &Secret| sha256(token.expose().as_bytes());
-        Self { super_admin: digest(super_admin), viewer: viewer.map(digest) }
+/// Sources that sent wrong tokens.
+#[derive(Debug, Default)]
+pub struct Throttle(Mutex<HashMap<IpAddr, Failures>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+impl Throttle {
+    /// Whether a token from this source is looked at.
+    fn admits(&self, source: IpAddr, now: Instant) -> bool {
+        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.get(&source).is_none_or(|failures| failures.left(now) < FAILURES_MAX)
     }
 
-    /// Every token is compared, whatever the others said.
-    fn role(&self, given: &str) -> Option<Role> {
-        let given = sha256(given.as_bytes());
-        let is_admin = given.ct_eq(&self.super_admin);
-        let is_viewer = self.viewer.map_or(Choice::from(0), |viewer| given.ct_eq(&viewer));
-        if is_admin.into() {
-            Some(Role::SuperAdmin)
-        } else if is_viewer.into() {
-            Some(Role::Viewer)
-        } else {
-            None
+    fn failed(&self, source: IpAddr, now: Instant) {
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.get(&source).map_or(0, |failures| failures.left(now)) + 1;
+        if count == FAILURES_MAX {
+            events::tokens_guessed(&source.to_string());
+        }
+        sources.insert(source, Failures { count, last: now });
+        if sources.len() > SOURCES_MAX {
+            let oldest = sources.iter().min_by_key(|(_, one)| one.last).map(|(source, _)| *source);
+            oldest.and_then(|oldest| sources.remove(&oldest));
         }
     }
 }
 
-/// Refuses requests without a token, and writes without the right one.
-pub(super) async fn require(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
-        .map(|(_, token)| token);
-    let Some(role) = given.and_then(|token| admin.tokens.role(token)) else {
+impl Failures {
+    /// What time has not forgiven yet.
+    fn left(&self, now: Instant) -> u32 {
+        let waited = now.saturating_duration_since(self.last);
+        let forgiven = waited.as_secs() / FORGIVEN_EVERY.as_secs();
+        self.count.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+}
+
+/// Refuses names that a page in a browser could have made up, requests without a token, and writes
+/// without the right one.
+pub(super) async fn require(
+    State(admin): State<Admin>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let request_id = Uuid::now_v7().to_string();
+    let mut response = match admit(&admin, &request) {
+        Ok(name) => {
+            let caller = Caller { name, request_id: request_id.clone() };
+            request.extensions_mut().insert(Arc::new(caller));
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let generation = admin.refresher.current().load().generation;
+    response.headers_mut().insert("x-chaperone-generation", HeaderValue::from(generation));
+    response
+}
+
+/// The name of the caller.
+fn admit(admin: &Admin, request: &Request) -> Result<String, Problem> {
+    let headers = request.headers();
+    check_host(headers, &admin.allowed_hosts)?;
+    let source =
+        request.extensions().get().map_or(IpAddr::from([0, 0, 0, 0]), |peer: &Peer| peer.0);
+    let now = clock::monotonic();
+    if !admin.throttle.admits(source, now) {
+        let detail = "too many wrong tokens from this address; wait a second";
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
+    }
+    let found = bearer(headers).and_then(|token| admin.tokens.find(token));
+    let Some((name, role)) = found else {
+        if headers.contains_key(AUTHORIZATION) {
+            admin.throttle.failed(source, now);
+        }
         let detail = "a valid token is needed: Authorization: Bearer <token>";
-        return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if role == Role::Viewer && !reads {
-        return Problem::new(StatusCode::FORBIDDEN, "this token may only read").into_response();
+    let only_asks = super::ASKING.iter().any(|path| request.uri().path().ends_with(path));
+    if role == Role::Viewer && !reads && !only_asks {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "this token may only read"));
     }
-    next.run(request).await
+    Ok(name)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// A page in a browser can make any name of its own point here (DNS rebinding), but cannot make the
+/// browser ask for an IP address or `localhost` in that name.
+fn check_host(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_allowed = |host: &str| {
+        let name = host_name(host).to_ascii_lowercase();
+        name == "localhost"
+            || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+            || allowed.contains(&name)
+    };
+    if let Some(host) = text(HOST).filter(|host| !is_allowed(host)) {
+        let shown: String = host.chars().take(100).collect();
+        let detail = format!(
+            "the admin API does not answer to the name {shown:?}; name it in control.allowed_hosts"
+        );
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    let origin = text(ORIGIN).and_then(|origin| origin.split_once("://"));
+    match (origin, text(HOST)) {
+        (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host) => Ok(()),
+        (None, _) if !headers.contains_key(ORIGIN) => Ok(()),
+        _ => {
+            let detail = "pages of other origins may not use the admin API";
+            Err(Problem::new(StatusCode::FORBIDDEN, detail))
+        }
+    }
+}
+
+/// Without the port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|one| one.is_ascii_digit()) => name,
+        _ => host,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Role, Tokens};
-    use crate::words::secret::Secret;
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use axum::http::HeaderMap;
+
+    use super::{FAILURES_MAX, Throttle, check_host};
+    use crate::words::clock;
 
     #[test]
-    fn roles_by_token() {
-        let tokens = Tokens::new(&Secret::new("admin"), Some(&Secret::new("viewer")));
-        for (given, role) in [
-            ("admin", Some(Role::SuperAdmin)),
-            ("viewer", Some(Role::Viewer)),
-            ("admi", None),
-            ("", None),
-        ] {
-            assert_eq!(tokens.role(given), role);
+    fn failures_are_throttled_and_forgiven() {
+        let throttle = Throttle::default();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let start = clock::monotonic();
+        for _ in 0..FAILURES_MAX {
+            assert!(throttle.admits(one, start));
+            throttle.failed(one, start);
         }
-        assert_eq!(Tokens::new(&Secret::new("admin"), None).role(""), None);
+        assert!(!throttle.admits(one, start) && throttle.admits(other, start));
+        let later = start + Duration::from_secs(1);
+        assert!(throttle.admits(one, later), "one more a second");
+        throttle.failed(one, later);
+        assert!(!throttle.admits(one, later));
+    }
+
+    #[test]
+    fn names_a_browser_page_could_own_are_refused() {
+        let allowed = ["admin.internal".to_owned()];
+        for (host, origin, passes) in [
+            ("127.0.0.1:9090", None, true),
+            ("localhost:9090", None, true),
+            ("[::1]:9090", None, true),
+            ("10.1.2.3", None, true),
+            ("ADMIN.internal:9090", None, true),
+            ("evil.example:9090", None, false),
+            ("localhost.evil.example", None, false),
+            ("127.0.0.1:9090", Some("http://127.0.0.1:9090"), true),
+            ("127.0.0.1:9090", Some("https://evil.example"), false),
+            ("127.0.0.1:9090", Some("null"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert("origin", origin.parse().unwrap());
+            }
+            assert_eq!(check_host(&headers, &allowed).is_ok(), passes, "{host} {origin:?}");
+        }
     }
 }

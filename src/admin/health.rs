@@ -47,6 +47,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> String {
 }
 
 /// Where everything stands.
+#[utoipa::path(get, path = "/status", responses((status = 200, description = "Version, store, catalog in force, executions, and what is not as it should be", body = Object)))]
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let catalog = admin.refresher.current().load();
     let standing = admin.ledger.standing();
@@ -77,6 +78,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
 }
 
 /// Builds the catalog again, now.
+#[utoipa::path(post, path = "/reload", responses((status = 200, description = "The catalog in force, and better sources that gave none", body = Object)))]
 pub(super) async fn reload(State(admin): State<Admin>) -> Json<Value> {
     let reloaded = admin.refresher.reload().await;
     let failures: Vec<Value> = reloaded

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::{Role, Token, Tokens};
 use crate::catalog::definitions::Definitions;
 use crate::catalog::{Catalog, Current, Source};
 use crate::config::Settings;
@@ -24,6 +25,7 @@ use crate::store::{self, Postgres, Sqlite, Store};
 use crate::telemetry::{events, metrics};
 use crate::upstream::{Options, Upstream};
 use crate::words::clock;
+use crate::words::secret::Secret;
 
 /// The price table of this binary, for installations without a file.
 const PRICES: &str = include_str!("../../config/prices.toml");
@@ -69,6 +71,21 @@ pub(super) fn lock_data_dir(path: &Path) -> anyhow::Result<File> {
 
 fn open_owned(path: &Path) -> std::io::Result<File> {
     File::options().write(true).create(true).truncate(false).mode(OWNER_ONLY_FILE).open(path)
+}
+
+/// Who may use the admin API.
+pub(super) fn tokens(settings: &Settings, super_admin: &Secret) -> Tokens {
+    let mut configured = vec![Token::new("super_admin", Role::SuperAdmin, super_admin)];
+    if let Some(viewer) = &settings.control.viewer_token {
+        configured.push(Token::new("viewer", Role::Viewer, viewer));
+    }
+    Tokens::new(configured, tokens_file(settings))
+}
+
+/// Where tokens are that are made and taken away while the process runs.
+pub fn tokens_file(settings: &Settings) -> PathBuf {
+    let default = || settings.storage.data_dir.join("admin-tokens.toml");
+    settings.control.tokens_file.clone().unwrap_or_else(default)
 }
 
 /// The configured store. Connects to nothing yet.

@@ -110,8 +110,12 @@ impl Parts<'_> {
     ) -> Result<TenantCatalog, CatalogError> {
         let refuse =
             |object: String, why: String| CatalogError { tenant: tenant.clone(), object, why };
-        let rules: Vec<Rule> =
-            self.guardrails.iter().filter(|one| one.is_active).map(|one| rule(one)).collect();
+        let rules: Vec<Rule> = self
+            .guardrails
+            .iter()
+            .filter(|one| one.is_active)
+            .map(|one| one.as_ref().into())
+            .collect();
         let guardrails = match previous {
             Some(previous) if previous.guardrails.rules() == rules => previous.guardrails.clone(),
             _ => {
@@ -238,19 +242,6 @@ fn attach(
     match name.experiment.replace(Running { experiment, arms }) {
         Some(_) => Err("a second active experiment on this template".to_owned()),
         None => Ok(()),
-    }
-}
-
-fn rule(definition: &GuardrailDefinition) -> Rule {
-    Rule {
-        id: definition.id,
-        name: definition.name.clone(),
-        kind: definition.rule_type,
-        severity: definition.severity,
-        blocking: definition.blocking,
-        config: definition.rule_config.clone(),
-        templates: definition.applies_to_templates.clone(),
-        categories: definition.applies_to_categories.clone(),
     }
 }
 

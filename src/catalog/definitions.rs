@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::guardrail::{Kind, RuleConfig, Severity};
+use crate::guardrail::{Kind, Rule, RuleConfig, Severity};
 use crate::template::{Message, Syntax};
 use crate::words::ids::{ExperimentId, GuardrailId, TemplateId, Tenant};
 
@@ -103,6 +103,21 @@ pub struct GuardrailDefinition {
     pub created_at: Option<Timestamp>,
     pub updated_by: Option<String>,
     pub updated_at: Option<Timestamp>,
+}
+
+impl From<&GuardrailDefinition> for Rule {
+    fn from(definition: &GuardrailDefinition) -> Self {
+        Self {
+            id: definition.id,
+            name: definition.name.clone(),
+            kind: definition.rule_type,
+            severity: definition.severity,
+            blocking: definition.blocking,
+            config: definition.rule_config.clone(),
+            templates: definition.applies_to_templates.clone(),
+            categories: definition.applies_to_categories.clone(),
+        }
+    }
 }
 
 fn yes() -> bool {

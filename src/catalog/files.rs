@@ -1,18 +1,24 @@
-//! Definitions as files: one readable file per template version, one per guardrail.
+//! Definitions as files: one readable file per template version, guardrail and experiment.
 //!
 //! A template file is TOML between two `+++` lines, then the template's text. The seeds are such
 //! files, compiled in, so that a fresh database, the file fallback and a binary without any files
-//! all start with the same.
+//! all start with the same. What the store exports is such files too.
 
 use std::sync::Arc;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::definitions::{Definitions, GuardrailDefinition, TemplateDefinition};
+use super::definitions::{Definition, Definitions, TemplateDefinition};
+use crate::words::ids::Tenant;
 
 const FENCE: &str = "+++";
+
+/// Where the files of each kind are.
+pub const FOLDERS: [&str; 3] = ["templates", "guardrails", "experiments"];
 
 /// The seeds: file name and content.
 const SEEDS: [(&str, &str); 6] = [
@@ -62,18 +68,93 @@ pub fn seeds() -> Result<Definitions, FileError> {
 }
 
 impl Definitions {
-    /// Adds what one file defines; files of other kinds are skipped.
+    /// Adds what one file defines, by the folder it is in; files of other kinds are skipped.
     pub fn add_file(&mut self, name: &str, content: &str) -> Result<(), FileError> {
         let refuse = |why: String| FileError { file: name.to_owned(), why };
-        let ends_in = |extension: &str| {
-            std::path::Path::new(name).extension().is_some_and(|found| found == extension)
-        };
+        let path = std::path::Path::new(name);
+        let ends_in = |extension: &str| path.extension().is_some_and(|found| found == extension);
+        let is_in = |folder: &str| path.components().any(|one| one.as_os_str() == folder);
         if ends_in("prompt") {
             self.templates.push(Arc::new(template(content).map_err(refuse)?));
+        } else if ends_in("toml") && is_in("experiments") {
+            self.experiments.push(Arc::new(plain(content).map_err(refuse)?));
         } else if ends_in("toml") {
-            self.guardrails.push(Arc::new(guardrail(content).map_err(refuse)?));
+            self.guardrails.push(Arc::new(plain(content).map_err(refuse)?));
         }
         Ok(())
+    }
+
+    /// The files that define the same, by name. Each is read back before it is believed.
+    pub fn to_files(&self) -> Result<Vec<(String, String)>, FileError> {
+        let mut files = Vec::new();
+        for one in &self.templates {
+            let name = format!("{}.v{}.prompt", place("templates", one.as_ref()), one.version);
+            let content = template_file(one);
+            files.push(checked(name, content, one.as_ref(), template)?);
+        }
+        for one in &self.guardrails {
+            let name = format!("{}.toml", place("guardrails", one.as_ref()));
+            files.push(checked(name, table(one).map(|one| one.to_string()), one.as_ref(), plain)?);
+        }
+        for one in &self.experiments {
+            let name = format!("{}.toml", place("experiments", one.as_ref()));
+            files.push(checked(name, table(one).map(|one| one.to_string()), one.as_ref(), plain)?);
+        }
+        Ok(files)
+    }
+}
+
+/// Where a definition is, without its extension. No name has an `@`, so tenants stay apart.
+fn place(folder: &str, definition: &impl Definition) -> String {
+    let (tenant, name, _) = definition.place();
+    if *tenant == Tenant::default() {
+        return format!("{folder}/{name}");
+    }
+    format!("{folder}/@{}/{name}", utf8_percent_encode(&tenant.0, NON_ALPHANUMERIC))
+}
+
+fn checked<T: PartialEq>(
+    file: String,
+    content: Result<String, String>,
+    definition: &T,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<(String, String), FileError> {
+    let written = content.and_then(|content| match read(&content)? == *definition {
+        true => Ok(content),
+        false => Err("it holds something that a file cannot say".to_owned()),
+    });
+    match written {
+        Ok(content) => Ok((file, content)),
+        Err(why) => Err(FileError { file, why }),
+    }
+}
+
+fn template_file(definition: &TemplateDefinition) -> Result<String, String> {
+    let mut front = table(definition)?;
+    let Some(Value::String(text)) = front.remove("template_text") else {
+        return Err("it has no text".to_owned());
+    };
+    Ok(format!("{FENCE}\n{front}{FENCE}\n{text}\n"))
+}
+
+/// A definition as TOML, which has no null: what is null is left out.
+fn table(definition: &impl Serialize) -> Result<Table, String> {
+    let mut json = serde_json::to_value(definition).map_err(|error| error.to_string())?;
+    without_nulls(&mut json);
+    Table::try_from(json).map_err(|error| error.to_string())
+}
+
+fn without_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
     }
 }
 
@@ -92,7 +173,7 @@ fn template(content: &str) -> Result<TemplateDefinition, String> {
     from_table(table)
 }
 
-fn guardrail(content: &str) -> Result<GuardrailDefinition, String> {
+fn plain<T: DeserializeOwned>(content: &str) -> Result<T, String> {
     from_table(toml::from_str(content).map_err(|error| error.to_string())?)
 }
 

@@ -40,6 +40,25 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Direction::Request)]
         direction: Direction,
     },
+    /// Make, list or take away tokens of the admin API; a running proxy follows at once
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        step: TokenStep,
+    },
+    /// Write the whole catalog of the store as files
+    Export {
+        /// Where to; made if it is not there
+        dir: PathBuf,
+    },
+    /// Bring a catalog of files into the store; nothing becomes active that was not
+    Import {
+        /// Where from: templates/, guardrails/ and experiments/ below it
+        dir: PathBuf,
+        /// Also put in force what the files say is active
+        #[arg(long)]
+        activate: bool,
+    },
     /// Run a stand-in for Gemini
     SimulateGemini {
         /// Where to listen
@@ -63,6 +82,35 @@ pub enum MigrateStep {
     },
     /// Show what has run
     Status,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenStep {
+    /// Make a token and print it, once
+    Add {
+        /// Who holds it: stands in the audit
+        name: String,
+        /// What it allows
+        #[arg(long, value_enum, default_value_t = TokenRole::Viewer)]
+        role: TokenRole,
+    },
+    /// Show who holds a token
+    List,
+    /// Take a token away
+    Remove {
+        /// Whose
+        name: String,
+    },
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    /// Reads and writes
+    SuperAdmin,
+    /// Only reads
+    Viewer,
 }
 
 /// Which way a text travels.

@@ -17,8 +17,9 @@ pub async fn simulate(address: SocketAddr) -> anyhow::Result<()> {
     say(format_args!("simulated Gemini on http://{}", listener.local_addr()?));
     let lifetime = listen::Lifetime::default();
     let service = TowerToHyperService::new(Simulator::default().router());
+    let bounds = listen::Bounds::relaxed("simulator");
     tokio::select! {
-        () = listen::serve(listener, None, listen::Bounds::relaxed("simulator"), lifetime, service) => {}
+        () = listen::serve(listener, None, bounds, lifetime, move |_peer| service.clone()) => {}
         () = signals::stop() => {}
     }
     Ok(())

@@ -55,6 +55,11 @@ pub struct Control {
     pub super_admin_token: Option<Secret>,
     /// May only look.
     pub viewer_token: Option<Secret>,
+    /// More tokens, as digests; read again whenever it changes. `None`: `admin-tokens.toml` in the data
+    /// directory.
+    pub tokens_file: Option<PathBuf>,
+    /// Host names, beside IP addresses and `localhost`, under which the admin API answers.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The one upstream.
@@ -273,6 +278,14 @@ fn control(reader: &mut Reader) -> Control {
         listen: reader.address("control", "listen", loopback(9090)),
         super_admin_token,
         viewer_token,
+        tokens_file: reader.path("control", "tokens_file"),
+        allowed_hosts: reader
+            .text("control", "allowed_hosts")
+            .unwrap_or_default()
+            .split(',')
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !name.is_empty())
+            .collect(),
     }
 }
 

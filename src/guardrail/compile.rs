@@ -16,6 +16,11 @@ use super::scan::{Finding, RuleSet};
 const LITERAL_BYTES_MAX: usize = 256;
 /// Literals of one tenant.
 const LITERALS_MAX: usize = 200_000;
+/// Literals and patterns of one guardrail.
+const RULE_LITERALS_MAX: usize = 20_000;
+const RULE_PATTERNS_MAX: usize = 500;
+/// Bytes of one regular expression as it is written.
+const EXPRESSION_BYTES_MAX: usize = 4096;
 /// Bytes one regular expression may match: the most a stream may have to hold back.
 const MATCH_BYTES_MAX: usize = 1024;
 /// Memory of one compiled expression.
@@ -123,6 +128,15 @@ impl Guardrails {
                 }
                 patterns.push(Pattern { rule: index, config: config.clone(), engine });
             }
+            for (place, list, max) in [
+                ("literals", rule.config.literals.len(), RULE_LITERALS_MAX),
+                ("patterns", rule.config.patterns.len(), RULE_PATTERNS_MAX),
+            ] {
+                if list > max {
+                    let what = format!("{list} of them; {max} are allowed in one guardrail");
+                    return Err(refuse(rule, place.to_owned(), what));
+                }
+            }
             if rule.config.literals.is_empty() && rule.config.patterns.is_empty() {
                 let what = "nothing to look for; give literals or patterns".to_owned();
                 return Err(refuse(rule, "rule_config".to_owned(), what));
@@ -186,6 +200,9 @@ impl Guardrails {
 
 impl Engine {
     fn compile(expression: &str, streams: bool) -> Result<Self, String> {
+        if expression.len() > EXPRESSION_BYTES_MAX {
+            return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
+        }
         let hir = regex_syntax::parse(expression)
             .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))?;
         let properties = hir.properties();

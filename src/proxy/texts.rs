@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use crate::gemini::text::Segment;
-use crate::guardrail::{Finding, Guardrails, RuleSet};
+use crate::guardrail::{Finding, Guardrails, RuleSet, replace};
 
 const APART: &str = "\u{0}";
 
@@ -173,21 +173,6 @@ pub(super) fn fill(
         }
     }
     changed
-}
-
-/// Overlapping spans become one hole with the placeholder of the first.
-fn replace(text: &str, edits: &[(Range<usize>, String)]) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    for (span, placeholder) in edits {
-        if span.start >= at {
-            out.push_str(text.get(at..span.start).unwrap_or_default());
-            out.push_str(placeholder);
-        }
-        at = at.max(span.end);
-    }
-    out.push_str(text.get(at..).unwrap_or_default());
-    out
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ pub struct Change {
     pub activations: Vec<Activation>,
     /// What the audit says: every change says something.
     pub audit: Vec<Entry>,
-    /// What a retry with the same key is to be answered.
-    pub answer: Option<KeptAnswer>,
+    /// Under which key a retry finds that this has been done.
+    pub done: Option<Done>,
 }
 
 /// A row as it was read.
@@ -73,23 +73,19 @@ pub enum Move {
     Rollback,
 }
 
-/// An answer kept under an `Idempotency-Key`.
+/// What a request with an `Idempotency-Key` did: a retry does not do it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptAnswer {
+pub struct Done {
     /// Who asked: keys of different callers do not meet.
     pub actor: String,
     /// The key.
     pub key: String,
     /// SHA-256 of method, path and body.
     pub fingerprint: String,
-    /// The status.
+    /// The status it was answered with.
     pub status: u16,
-    /// The `ETag`.
-    pub etag: Option<String>,
-    /// The `Location`.
-    pub location: Option<String>,
-    /// The body.
-    pub body: String,
+    /// What it made or changed.
+    pub object_id: String,
 }
 
 impl Change {

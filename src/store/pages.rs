@@ -97,6 +97,28 @@ impl Row {
     }
 }
 
+impl Row {
+    /// The definition among the columns.
+    pub fn definition<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+    ) -> Result<T, StoreError> {
+        let columns = table.columns();
+        let definition: serde_json::Map<String, Value> = self
+            .columns
+            .iter()
+            .filter(|(name, _)| columns.iter().any(|column| column.name == name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let id = self.columns.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        serde_json::from_value(Value::Object(definition)).map_err(|error| StoreError::Row {
+            table: table.name(),
+            id,
+            why: error.to_string(),
+        })
+    }
+}
+
 /// A place in a list of definitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameCursor {

@@ -4,6 +4,7 @@
 //! a connection that missed it is dropped rather than given back.
 
 mod migrate;
+mod report;
 mod sql;
 mod write;
 
@@ -22,9 +23,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::audit::{self, AuditQuery, Chained};
 use super::migrations::{Migrated, MigrationState};
+use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, ExecutionQuery, KeptAnswer, Row, RowQuery, Store, StoreError,
-    Table, tls,
+    Activation, Change, Changed, Done, ExecutionQuery, Row, RowQuery, Store, StoreError, Table, tls,
 };
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
@@ -278,7 +279,7 @@ impl Store for Postgres {
         let (tenant, limit) = (tenant.to_string(), i64::from(limit));
         let params: [Param<'_>; 3] =
             [(&tenant, Type::TEXT), (&name, Type::TEXT), (&limit, Type::INT8)];
-        super::activations(&self.texts(sql::ACTIVATIONS, &params).await?)
+        super::counted(&self.texts(sql::ACTIVATIONS, &params).await?)
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError> {
@@ -297,18 +298,20 @@ impl Store for Postgres {
         rows.iter().map(|row| chained(row).map_err(|error| from_driver(&error))).collect()
     }
 
-    async fn kept_answer(&self, actor: &str, key: &str) -> Result<Option<KeptAnswer>, StoreError> {
+    async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError> {
         let params: [Param<'_>; 2] = [(&actor, Type::TEXT), (&key, Type::TEXT)];
-        let rows = self.ask(ADMIN_DEADLINE, sql::KEPT_ANSWER, &params).await?;
-        Ok(rows.first().map(|row| KeptAnswer {
+        let rows = self.ask(ADMIN_DEADLINE, sql::DONE, &params).await?;
+        Ok(rows.first().map(|row| Done {
             actor: actor.to_owned(),
             key: key.to_owned(),
             fingerprint: row.get(0),
             status: u16::try_from(row.get::<_, i32>(1)).unwrap_or(500),
-            etag: row.get(2),
-            location: row.get(3),
-            body: row.get(4),
+            object_id: row.get(2),
         }))
+    }
+
+    async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
+        self.count(query).await
     }
 
     async fn migration_state(&self) -> Result<MigrationState, StoreError> {

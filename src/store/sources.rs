@@ -165,23 +165,43 @@ pub fn from_files(config_dir: &Path) -> Result<(Definitions, bool), String> {
     }
 }
 
-/// Reads `templates/*.prompt` and `guardrails/*.toml`; `None` when neither folder is there.
+/// Reads what is below `templates/`, `guardrails/` and `experiments/`; `None` when none is there.
 fn read_files(config_dir: &Path) -> Result<Option<Definitions>, String> {
     let mut definitions = Definitions::default();
     let mut found = false;
-    for folder in ["templates", "guardrails"] {
-        let folder = config_dir.join(folder);
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        found = true;
-        let mut files: Vec<PathBuf> =
-            entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        files.sort();
-        for file in files {
-            let name = file.display().to_string();
-            let content =
-                std::fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
-            definitions.add_file(&name, &content).map_err(|error| error.to_string())?;
+    for folder in files::FOLDERS {
+        let mut folders = vec![config_dir.join(folder)];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            found = true;
+            let mut paths: Vec<PathBuf> =
+                entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            paths.sort();
+            for path in paths {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = path.display().to_string();
+                let content =
+                    std::fs::read_to_string(&path).map_err(|error| format!("{name}: {error}"))?;
+                let inside = path.strip_prefix(config_dir).unwrap_or(&path).display().to_string();
+                definitions
+                    .add_file(&inside, &content)
+                    .map_err(|error| format!("{name}: {}", error.why))?;
+            }
         }
     }
     Ok(found.then_some(definitions))
+}
+
+/// What the files below a directory define, which must be there.
+pub fn from_directory(dir: &Path) -> Result<Definitions, String> {
+    read_files(dir)?.ok_or_else(|| {
+        format!(
+            "{} has none of {}",
+            dir.display(),
+            files::FOLDERS.map(|one| format!("{one}/")).join(", ")
+        )
+    })
 }

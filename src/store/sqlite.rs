@@ -4,6 +4,7 @@
 //! process is the only writer and knows its own changes.
 
 mod migrate;
+mod report;
 mod sql;
 mod write;
 
@@ -19,8 +20,9 @@ use serde_json::Value;
 
 use super::audit::{self, AuditQuery, Chained};
 use super::migrations::{Migrated, MigrationState};
+use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, ExecutionQuery, KeptAnswer, LOCAL_FILE, Row, RowQuery, Store,
+    Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Row, RowQuery, Store,
     StoreError, Table,
 };
 use crate::execution::Execution;
@@ -167,7 +169,7 @@ impl Store for Sqlite {
                 texts(connection, sql::ACTIVATIONS, params![tenant, name, limit])
             })
             .await?;
-        super::activations(&rows)
+        super::counted(&rows)
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError> {
@@ -189,24 +191,27 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn kept_answer(&self, actor: &str, key: &str) -> Result<Option<KeptAnswer>, StoreError> {
+    async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError> {
         let (actor, key) = (actor.to_owned(), key.to_owned());
         self.read(move |connection| {
             connection
-                .query_row(sql::KEPT_ANSWER, [&actor, &key], |row| {
-                    Ok(KeptAnswer {
+                .query_row(sql::DONE, [&actor, &key], |row| {
+                    Ok(Done {
                         actor: actor.clone(),
                         key: key.clone(),
                         fingerprint: row.get(0)?,
                         status: row.get(1)?,
-                        etag: row.get(2)?,
-                        location: row.get(3)?,
-                        body: row.get(4)?,
+                        object_id: row.get(2)?,
                     })
                 })
                 .optional()
         })
         .await
+    }
+
+    async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
+        let query = query.clone();
+        Self::on(&self.reader, move |connection| report::count(connection, &query)).await
     }
 
     async fn migration_state(&self) -> Result<MigrationState, StoreError> {
@@ -357,6 +362,10 @@ pub(super) fn from_driver(error: &rusqlite::Error) -> StoreError {
         {
             StoreError::NotMigrated
         }
-        _ => StoreError::Local(error.to_string()),
+        // The driver's own words, without the statement.
+        _ => match error.sqlite_error() {
+            Some(code) => StoreError::Local(code.to_string()),
+            None => StoreError::Local(error.to_string()),
+        },
     }
 }

@@ -19,6 +19,16 @@ pub fn token_made(path: &str) {
     info!(path, "an admin token was made; it is in this file");
 }
 
+/// The tokens in force stay as they were.
+pub fn tokens_unreadable(why: &str) {
+    warn!(why, "the tokens file cannot be read; the tokens read before stay in force");
+}
+
+/// Somebody tries tokens.
+pub fn tokens_guessed(source: &str) {
+    warn!(source, "many wrong admin tokens came from this address; it is slowed down");
+}
+
 /// The schema is as it was.
 pub fn not_migrated(why: &str) {
     warn!(why, "the database was not migrated at start");

@@ -12,6 +12,12 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// The wall clock to the microsecond, which is what both stores keep: what is told is what is read back.
+pub fn now_micros() -> Timestamp {
+    let now = now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
 /// The monotonic clock: for durations and deadlines, immune to clock jumps.
 #[expect(clippy::disallowed_methods, reason = "this is the clock everyone else must use")]
 pub fn monotonic() -> Instant {

@@ -69,10 +69,11 @@ async fn execute(url: &str, sql: &str) {
     driver.abort();
 }
 
-/// A TCP relay in front of PostgreSQL: pulled, it refuses and cuts.
+/// A TCP relay in front of PostgreSQL: pulled, it refuses and cuts; frozen, it accepts and says nothing.
 pub struct Cable {
     pub address: SocketAddr,
     pulled: Arc<AtomicBool>,
+    frozen: Arc<AtomicBool>,
     cut: Arc<std::sync::Mutex<CancellationToken>>,
 }
 
@@ -82,28 +83,53 @@ impl Cable {
         let address = listener.local_addr().unwrap();
         let pulled = Arc::new(AtomicBool::new(false));
         let cut = Arc::new(std::sync::Mutex::new(CancellationToken::new()));
+        let frozen = Arc::new(AtomicBool::new(false));
         let (is_pulled, token, target) = (pulled.clone(), cut.clone(), target.to_owned());
+        let is_frozen = frozen.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 if is_pulled.load(Relaxed) {
                     continue;
                 }
                 let (target, cut) = (target.clone(), token.lock().unwrap().clone());
+                let frozen = is_frozen.clone();
                 tokio::spawn(async move {
+                    if frozen.load(Relaxed) {
+                        cut.cancelled().await;
+                        return;
+                    }
                     let Ok(mut far) = TcpStream::connect(&target).await else { return };
                     tokio::select! {
-                        () = cut.cancelled() => {}
+                        () = cut.cancelled() => {
+                            if frozen.load(Relaxed) {
+                                // Open, and silent, until the test ends.
+                                std::future::pending::<()>().await;
+                            }
+                        }
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                     }
                 });
             }
         });
-        Self { address, pulled, cut }
+        Self { address, pulled, frozen, cut }
     }
 
     pub fn pull(&self) {
         self.pulled.store(true, Relaxed);
         self.cut.lock().unwrap().cancel();
+    }
+
+    /// Connections stay open, and new ones are accepted, but nothing comes through.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Relaxed);
+        self.cut.lock().unwrap().cancel();
+        *self.cut.lock().unwrap() = CancellationToken::new();
+    }
+
+    pub fn thaw(&self) {
+        self.frozen.store(false, Relaxed);
+        let silent = std::mem::take(&mut *self.cut.lock().unwrap());
+        silent.cancel();
     }
 
     pub fn plug(&self) {

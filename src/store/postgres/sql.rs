@@ -29,16 +29,17 @@ pub(super) fn changed() -> String {
 pub(super) fn rows(table: Table) -> String {
     let (name, columns) = (table.name(), selected(table.columns()));
     let (counters, group) = (selected(table.counters()), table.group());
-    let (version, state, latest, tag) = match table {
+    let (version, by, state, latest, tag) = match table {
         Table::Templates => (
             "version",
+            ", version",
             "is_active::text",
             ", (select max(newest.version) from prompt_templates newest
                 where newest.tenant_id = one.tenant_id and newest.name = one.name) as latest_version",
             "tags ? $6",
         ),
-        Table::Guardrails => ("0", "is_active::text", "", "false"),
-        Table::Experiments => ("0", "status", "", "false"),
+        Table::Guardrails => ("0", "", "is_active::text", "", "false"),
+        Table::Experiments => ("0", "", "status", "", "false"),
     };
     format!(
         "select row_to_json(page)::text from (
@@ -51,7 +52,7 @@ pub(super) fn rows(table: Table) -> String {
                and ($5::text is null or {group} = $5)
                and ($6::text is null or {tag})
                and ($7::text is null or (name collate \"C\", {version}) > ($7, $8))
-             order by name collate \"C\", {version}
+             order by name collate \"C\"{by}
              limit $9) page"
     )
 }
@@ -143,15 +144,15 @@ pub(super) const AUDIT: &str = "
      limit $7";
 
 /// Keys are kept for a day.
-pub(super) const FORGET_ANSWERS: &str =
+pub(super) const FORGET_DONE: &str =
     "delete from admin_idempotency_keys where created_at < now() - interval '1 day'";
 
-pub(super) const KEEP_ANSWER: &str = "
-    insert into admin_idempotency_keys (actor, key, fingerprint, status, etag, location, body)
-    values ($1, $2, $3, $4, $5, $6, $7)";
+pub(super) const REMEMBER_DONE: &str = "
+    insert into admin_idempotency_keys (actor, key, fingerprint, status, object_id)
+    values ($1, $2, $3, $4, $5)";
 
-pub(super) const KEPT_ANSWER: &str = "
-    select fingerprint, status, etag, location, body
+pub(super) const DONE: &str = "
+    select fingerprint, status, object_id
       from admin_idempotency_keys
      where actor = $1 and key = $2 and created_at >= now() - interval '1 day'";
 

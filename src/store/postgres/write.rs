@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Param, Postgres, from_driver, sql};
 use crate::store::audit::Entry;
-use crate::store::{Activation, Change, Expect, KeptAnswer, StoreError, Table, rows_of};
+use crate::store::{Activation, Change, Done, Expect, StoreError, Table, rows_of};
 
 impl Postgres {
     pub(super) async fn write(
@@ -30,8 +30,8 @@ impl Postgres {
         }
         writing.activate(&change.activations).await?;
         writing.chain(&change.audit).await?;
-        if let Some(answer) = &change.answer {
-            writing.keep(answer).await?;
+        if let Some(done) = &change.done {
+            writing.remember(done).await?;
         }
         writing.0.commit().await.map_err(|error| from_driver(&error))
     }
@@ -122,18 +122,16 @@ impl Writing<'_> {
         self.ask(sql::INSERT_AUDIT, &params).await.map(drop)
     }
 
-    async fn keep(&self, answer: &KeptAnswer) -> Result<(), StoreError> {
-        self.ask(sql::FORGET_ANSWERS, &[]).await?;
-        let status = i32::from(answer.status);
-        let params: [Param<'_>; 7] = [
-            (&answer.actor, Type::TEXT),
-            (&answer.key, Type::TEXT),
-            (&answer.fingerprint, Type::TEXT),
+    async fn remember(&self, done: &Done) -> Result<(), StoreError> {
+        self.ask(sql::FORGET_DONE, &[]).await?;
+        let status = i32::from(done.status);
+        let params: [Param<'_>; 5] = [
+            (&done.actor, Type::TEXT),
+            (&done.key, Type::TEXT),
+            (&done.fingerprint, Type::TEXT),
             (&status, Type::INT4),
-            (&answer.etag, Type::TEXT),
-            (&answer.location, Type::TEXT),
-            (&answer.body, Type::TEXT),
+            (&done.object_id, Type::TEXT),
         ];
-        self.ask(sql::KEEP_ANSWER, &params).await.map(drop)
+        self.ask(sql::REMEMBER_DONE, &params).await.map(drop)
     }
 }

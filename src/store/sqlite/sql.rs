@@ -20,16 +20,17 @@ pub(super) fn count(table: Table) -> String {
 pub(super) fn rows(table: Table) -> String {
     let (name, columns) = (table.name(), members(table.columns()));
     let (counters, group) = (members(table.counters()), table.group());
-    let (version, state, latest, tag) = match table {
+    let (version, by, state, latest, tag) = match table {
         Table::Templates => (
             "version",
+            ", version",
             "iif(is_active, 'true', 'false')",
             ", 'latest_version', (select max(newest.version) from prompt_templates newest
                 where newest.tenant_id = one.tenant_id and newest.name = one.name)",
             "exists (select 1 from json_each(tags) where value = ?6)",
         ),
-        Table::Guardrails => ("0", "iif(is_active, 'true', 'false')", "", "false"),
-        Table::Experiments => ("0", "status", "", "false"),
+        Table::Guardrails => ("0", "", "iif(is_active, 'true', 'false')", "", "false"),
+        Table::Experiments => ("0", "", "status", "", "false"),
     };
     format!(
         "select json_object({columns}, {counters}, 'revision', revision{latest})
@@ -41,7 +42,7 @@ pub(super) fn rows(table: Table) -> String {
             and (?5 is null or {group} = ?5)
             and (?6 is null or {tag})
             and (?7 is null or (name, {version}) > (?7, ?8))
-          order by name, {version}
+          order by name{by}
           limit ?9"
     )
 }
@@ -133,16 +134,16 @@ pub(super) const AUDIT: &str = "
      limit ?7";
 
 /// Keys are kept for a day.
-pub(super) const FORGET_ANSWERS: &str = "
+pub(super) const FORGET_DONE: &str = "
     delete from admin_idempotency_keys
      where created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')";
 
-pub(super) const KEEP_ANSWER: &str = "
-    insert into admin_idempotency_keys (actor, key, fingerprint, status, etag, location, body)
-    values (?, ?, ?, ?, ?, ?, ?)";
+pub(super) const REMEMBER_DONE: &str = "
+    insert into admin_idempotency_keys (actor, key, fingerprint, status, object_id)
+    values (?, ?, ?, ?, ?)";
 
-pub(super) const KEPT_ANSWER: &str = "
-    select fingerprint, status, etag, location, body
+pub(super) const DONE: &str = "
+    select fingerprint, status, object_id
       from admin_idempotency_keys
      where actor = ?1 and key = ?2
        and created_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')";

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::{from_driver, sql};
 use crate::store::audit::Entry;
-use crate::store::{Change, Expect, KeptAnswer, StoreError, Table, rows_of};
+use crate::store::{Change, Done, Expect, StoreError, Table, rows_of};
 
 pub(super) fn write(connection: &mut Connection, change: &Change) -> Result<(), StoreError> {
     let driver = |error: rusqlite::Error| from_driver(&error);
@@ -25,8 +25,8 @@ pub(super) fn write(connection: &mut Connection, change: &Change) -> Result<(), 
         transaction.execute(sql::INSERT_ACTIVATION, [rows]).map_err(driver)?;
     }
     chain(&transaction, &change.audit).map_err(driver)?;
-    if let Some(answer) = &change.answer {
-        keep(&transaction, answer).map_err(driver)?;
+    if let Some(done) = &change.done {
+        remember(&transaction, done).map_err(driver)?;
     }
     transaction.commit().map_err(driver)
 }
@@ -71,20 +71,12 @@ fn chain(transaction: &Transaction<'_>, entries: &[Entry]) -> rusqlite::Result<(
     Ok(())
 }
 
-fn keep(transaction: &Transaction<'_>, answer: &KeptAnswer) -> rusqlite::Result<()> {
-    transaction.execute(sql::FORGET_ANSWERS, [])?;
+fn remember(transaction: &Transaction<'_>, done: &Done) -> rusqlite::Result<()> {
+    transaction.execute(sql::FORGET_DONE, [])?;
     transaction
         .execute(
-            sql::KEEP_ANSWER,
-            params![
-                answer.actor,
-                answer.key,
-                answer.fingerprint,
-                answer.status,
-                answer.etag,
-                answer.location,
-                answer.body,
-            ],
+            sql::REMEMBER_DONE,
+            params![done.actor, done.key, done.fingerprint, done.status, done.object_id],
         )
         .map(drop)
 }

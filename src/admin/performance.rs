@@ -1,0 +1,342 @@
+//! How calls went: over everything, and by template version. Every figure is counted from the recorded
+//! executions when it is asked for.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Admin;
+use super::call::{self, Id, Params};
+use super::problem::Problem;
+use super::write::row;
+use crate::catalog::definitions::TemplateDefinition;
+use crate::store::Table;
+use crate::store::report::{GuardrailFigures, Quantiles, Report, ReportQuery, VersionFigures};
+use crate::words::clock;
+use crate::words::money::PicoUsd;
+
+const PERIOD_DEFAULT: SignedDuration = SignedDuration::from_hours(24);
+const PERIOD_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
+
+/// Which executions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// The tenant; `default` unless told otherwise.
+    tenant: Option<String>,
+    /// From this moment on; 24 hours before `to` unless told otherwise.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Up to this one, exclusive; now unless told otherwise. At most 90 days after `from`.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// Only calls of this model.
+    model: Option<String>,
+}
+
+impl Asked {
+    fn query(self) -> Result<ReportQuery, Problem> {
+        let to = self.to.unwrap_or_else(clock::now_micros);
+        let outside = |_| Problem::bad_request("from and to must be times this side of year 9999");
+        let from = match self.from {
+            Some(from) => from,
+            None => to.checked_sub(PERIOD_DEFAULT).map_err(outside)?,
+        };
+        if from >= to || to.duration_since(from) > PERIOD_MAX {
+            return Err(Problem::bad_request("to must be later than from, by at most 90 days"));
+        }
+        let tenant = call::tenant(self.tenant.as_deref())?;
+        let model = self.model;
+        Ok(ReportQuery { tenant, from, to, model, template_id: None, template_name: None })
+    }
+}
+
+/// All calls of a period.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Overview {
+    period: Period,
+    #[serde(flatten)]
+    figures: Figures,
+    /// By template version; calls without a template have no name. At most 1,000.
+    templates: Vec<VersionShare>,
+    guardrails: Vec<GuardrailShare>,
+    /// Executions by the source of the catalog that served them.
+    #[schema(value_type = Object)]
+    sources: BTreeMap<String, u64>,
+    freshness: Freshness,
+}
+
+/// One version, or all versions of its name, in a period.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TemplatePerformance {
+    template_id: Uuid,
+    name: String,
+    version: u32,
+    period: Period,
+    #[serde(flatten)]
+    figures: Figures,
+    /// All versions of the name side by side. They served at different times: a difference between
+    /// them is no proof of a cause.
+    versions: Vec<VersionShare>,
+    causal: bool,
+    guardrails: Vec<GuardrailShare>,
+    freshness: Freshness,
+}
+
+/// A half-open stretch of time in UTC.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Period {
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    to: Timestamp,
+}
+
+/// What is counted. Rates are percentages; null where there is nothing to divide by.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Figures {
+    total_executions: u64,
+    /// Executions by outcome.
+    #[schema(value_type = Object)]
+    by_outcome: BTreeMap<&'static str, u64>,
+    /// Of success and failure; what a guardrail stopped or a client gave up counts as neither.
+    success_rate: Option<f64>,
+    /// Of the calls that reached Gemini, from arrival to the last byte.
+    avg_response_time_ms: Option<f64>,
+    response_time_ms: QuantileBody,
+    ttft_ms: QuantileBody,
+    proxy_overhead_ms: QuantileBody,
+    tokens: Tokens,
+    /// A decimal; null when no call has a price.
+    total_cost_usd: Option<String>,
+    avg_cost_per_execution_usd: Option<String>,
+    /// Answered calls whose model has no known price: their cost is not in the sum.
+    unpriced: u64,
+}
+
+/// By nearest rank, exact.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct QuantileBody {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p95: Option<f64>,
+    p99: Option<f64>,
+    max: Option<f64>,
+}
+
+impl From<Quantiles> for QuantileBody {
+    fn from(Quantiles { p50, p90, p95, p99, max }: Quantiles) -> Self {
+        Self { p50, p90, p95, p99, max }
+    }
+}
+
+/// Tokens as Gemini counted them; cached ones are part of the input.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Tokens {
+    input: u64,
+    cached: u64,
+    thinking: u64,
+    output: u64,
+}
+
+/// One version's part.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct VersionShare {
+    template_id: Option<Uuid>,
+    name: Option<String>,
+    version: Option<u32>,
+    executions: u64,
+    success_rate: Option<f64>,
+    avg_response_time_ms: Option<f64>,
+    avg_cost_per_execution_usd: Option<String>,
+}
+
+/// One guardrail's part.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct GuardrailShare {
+    name: String,
+    evaluations: u64,
+    violations: u64,
+    blocks: u64,
+}
+
+/// How complete the figures are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Freshness {
+    #[schema(value_type = String, format = DateTime)]
+    as_of: Timestamp,
+    /// Executions of this sidecar that are not in the store yet.
+    waiting: u64,
+    /// Executions of this sidecar that the store refused.
+    dead_lettered: u64,
+    /// Executions of this sidecar that were lost.
+    lost: u64,
+}
+
+#[utoipa::path(get, path = "/performance/overview", params(Asked), responses((status = 200, body = Overview)))]
+pub(super) async fn overview(
+    State(admin): State<Admin>,
+    Params(asked): Params<Asked>,
+) -> Result<Json<Overview>, Problem> {
+    let query = asked.query()?;
+    let report = admin.store.report(&query).await?;
+    Ok(Json(Overview {
+        period: Period { from: query.from, to: query.to },
+        figures: figures(&report, &report.versions),
+        templates: report.versions.iter().take(1_000).map(share).collect(),
+        guardrails: report.guardrails.iter().map(guardrail).collect(),
+        sources: report.sources.into_iter().map(|one| (one.source, one.executions)).collect(),
+        freshness: freshness(&admin),
+    }))
+}
+
+/// Which executions of a version.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskedOfTemplate {
+    /// The tenant; `default` unless told otherwise.
+    tenant: Option<String>,
+    /// From this moment on; 24 hours before `to` unless told otherwise.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Up to this one, exclusive; now unless told otherwise. At most 90 days after `from`.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// Only calls of this model.
+    model: Option<String>,
+    /// `version` (the default), or `name` for all versions of the name together.
+    scope: Option<Scope>,
+}
+
+/// What is counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Scope {
+    Version,
+    Name,
+}
+
+#[utoipa::path(get, path = "/performance/templates/{id}", params(("id" = Uuid, Path), AskedOfTemplate),
+    responses((status = 200, body = TemplatePerformance)))]
+pub(super) async fn template(
+    State(admin): State<Admin>,
+    Id(id): Id,
+    Params(asked): Params<AskedOfTemplate>,
+) -> Result<Json<TemplatePerformance>, Problem> {
+    let AskedOfTemplate { tenant, from, to, model, scope } = asked;
+    let of_name = Asked { tenant, from, to, model }.query()?;
+    let row = row(&admin, Table::Templates, &of_name.tenant, id).await?;
+    let definition: TemplateDefinition = row.definition(Table::Templates)?;
+    let of_name = ReportQuery { template_name: Some(definition.name.clone()), ..of_name };
+    let of_version = ReportQuery { template_id: Some(id), ..of_name.clone() };
+    let asked_for = if scope == Some(Scope::Name) { &of_name } else { &of_version };
+    let report = admin.store.report(asked_for).await?;
+    let side_by_side = admin.store.report(&of_name).await?.versions;
+    Ok(Json(TemplatePerformance {
+        template_id: id,
+        name: definition.name,
+        version: definition.version,
+        period: Period { from: of_version.from, to: of_version.to },
+        figures: figures(&report, &report.versions),
+        versions: side_by_side.iter().map(share).collect(),
+        causal: false,
+        guardrails: report.guardrails.iter().map(guardrail).collect(),
+        freshness: freshness(&admin),
+    }))
+}
+
+fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
+    let sum = |one: fn(&VersionFigures) -> u64| versions.iter().map(one).sum::<u64>();
+    let by_outcome: [(&'static str, fn(&VersionFigures) -> u64); 8] = [
+        ("success", |one| one.success),
+        ("failed", |one| one.failed),
+        ("incomplete", |one| one.incomplete),
+        ("blocked", |one| one.blocked),
+        ("response_blocked", |one| one.response_blocked),
+        ("rejected", |one| one.rejected),
+        ("client_left", |one| one.client_left),
+        ("drained", |one| one.drained),
+    ];
+    let whole = VersionFigures {
+        success: sum(|one| one.success),
+        failed: sum(|one| one.failed),
+        incomplete: sum(|one| one.incomplete),
+        attempted: sum(|one| one.attempted),
+        response_time_ms_sum: versions.iter().map(|one| one.response_time_ms_sum).sum(),
+        priced: sum(|one| one.priced),
+        cost_usd: versions.iter().filter_map(|one| one.cost_usd).reduce(|one, more| one + more),
+        ..VersionFigures::default()
+    };
+    Figures {
+        total_executions: sum(|one| one.executions),
+        by_outcome: by_outcome.into_iter().map(|(name, one)| (name, sum(one))).collect(),
+        success_rate: success_rate(&whole),
+        avg_response_time_ms: mean_time(&whole),
+        response_time_ms: report.times.response.into(),
+        ttft_ms: report.times.first_token.into(),
+        proxy_overhead_ms: report.times.overhead.into(),
+        tokens: Tokens {
+            input: sum(|one| one.prompt_tokens),
+            cached: sum(|one| one.cached_tokens),
+            thinking: sum(|one| one.thoughts_tokens),
+            output: sum(|one| one.candidates_tokens),
+        },
+        total_cost_usd: whole.cost_usd.map(|cost| cost.to_string()),
+        avg_cost_per_execution_usd: mean_cost(&whole),
+        unpriced: sum(|one| one.unpriced),
+    }
+}
+
+/// A percentage with one decimal.
+#[expect(clippy::cast_precision_loss, reason = "counts of executions are far below 2^52")]
+fn success_rate(one: &VersionFigures) -> Option<f64> {
+    let decided = one.success + one.failed + one.incomplete;
+    let rate = one.success as f64 * 1000.0 / decided as f64;
+    (decided > 0).then(|| rate.round() / 10.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of executions are far below 2^52")]
+fn mean_time(one: &VersionFigures) -> Option<f64> {
+    (one.attempted > 0).then(|| one.response_time_ms_sum / one.attempted as f64)
+}
+
+fn mean_cost(one: &VersionFigures) -> Option<String> {
+    let mean = one.cost_usd?.0.checked_div(i128::from(one.priced))?;
+    Some(PicoUsd(mean).to_string())
+}
+
+fn share(one: &VersionFigures) -> VersionShare {
+    VersionShare {
+        template_id: one.template_id,
+        name: one.template_name.clone(),
+        version: one.template_version,
+        executions: one.executions,
+        success_rate: success_rate(one),
+        avg_response_time_ms: mean_time(one),
+        avg_cost_per_execution_usd: mean_cost(one),
+    }
+}
+
+fn guardrail(one: &GuardrailFigures) -> GuardrailShare {
+    GuardrailShare {
+        name: one.rule_name.clone(),
+        evaluations: one.evaluations,
+        violations: one.violations,
+        blocks: one.blocks,
+    }
+}
+
+fn freshness(admin: &Admin) -> Freshness {
+    let standing = admin.ledger.standing();
+    Freshness {
+        as_of: clock::now_micros(),
+        waiting: standing.waiting,
+        dead_lettered: standing.dead,
+        lost: standing.lost,
+    }
+}

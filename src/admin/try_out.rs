@@ -1,0 +1,307 @@
+//! Trying things out without a call: a version with values, a text against guardrails.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Admin;
+use super::call::{self, Call, Id, Params, Whose};
+use super::problem::{FieldError, Problem};
+use super::templates::RoleName;
+use super::write::row;
+use crate::catalog::Version;
+use crate::catalog::definitions::{GuardrailDefinition, TemplateDefinition};
+use crate::guardrail::{
+    Direction, Finding, Guardrails, Inspects, Rule, RuleConfig, RuleSet, Verdict,
+};
+use crate::store::Table;
+use crate::template::RenderError;
+use crate::template::variables::{Trust, Variable};
+
+/// Characters of English text that make up a token, as Gemini's documentation has it.
+const CHARS_A_TOKEN: usize = 4;
+
+/// Values to render with.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Values {
+    #[schema(value_type = Object)]
+    variables: Map<String, Value>,
+}
+
+/// What would be sent, and what the guardrails say of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RenderedVersion {
+    template_id: Uuid,
+    name: String,
+    version: u32,
+    /// Of everything that decides what is sent.
+    content_hash: String,
+    messages: Vec<RenderedMessage>,
+    /// The model the version asks for; null: the caller's.
+    model: Option<String>,
+    #[schema(value_type = Object)]
+    model_config: Value,
+    /// The strictest over all violations: `allow`, `warn`, `redact` or `block`.
+    #[schema(value_type = String)]
+    verdict: Verdict,
+    violations: Vec<Violation>,
+    /// Four characters a token: an estimate, made without a call.
+    token_estimate: usize,
+}
+
+/// A message as it would be sent.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RenderedMessage {
+    #[schema(value_type = RoleName)]
+    role: crate::template::Role,
+    text: String,
+}
+
+/// What a guardrail found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Violation {
+    guardrail: String,
+    #[serde(rename = "type")]
+    #[schema(value_type = super::guardrails::KindName)]
+    kind: crate::guardrail::Kind,
+    #[schema(value_type = super::guardrails::SeverityName)]
+    severity: crate::guardrail::Severity,
+    /// `warn`, `redact` or `block`.
+    #[schema(value_type = String)]
+    action: crate::guardrail::Action,
+    entity: String,
+    /// Where it was found: a variable, a message, or null for a text tried by itself.
+    place: Option<String>,
+    /// Bytes of that text.
+    start: usize,
+    /// Exclusive.
+    end: usize,
+}
+
+fn violation(guardrails: &Guardrails, finding: &Finding, place: Option<&str>) -> Option<Violation> {
+    let rule = guardrails.rules().get(finding.rule)?;
+    Some(Violation {
+        guardrail: rule.name.clone(),
+        kind: rule.kind,
+        severity: rule.severity,
+        action: rule.action(),
+        entity: guardrails.entity(finding).to_owned(),
+        place: place.map(str::to_owned),
+        start: finding.start,
+        end: finding.end,
+    })
+}
+
+#[utoipa::path(post, path = "/templates/{id}/render", params(("id" = Uuid, Path), Whose),
+    request_body = Values, responses((status = 200, body = RenderedVersion)))]
+pub(super) async fn render(
+    State(admin): State<Admin>,
+    Id(id): Id,
+    Params(whose): Params<Whose>,
+    call: Call,
+) -> Result<axum::Json<RenderedVersion>, Problem> {
+    let tenant = whose.tenant()?;
+    let values: Values = call.body()?;
+    let row = row(&admin, Table::Templates, &tenant, id).await?;
+    let definition: TemplateDefinition = row.definition(Table::Templates)?;
+    let refuse = |why: String| Problem::unprocessable(format!("the version is broken: {why}"));
+    let version = Version::compile(&definition).map_err(refuse)?;
+    let messages = version.template.render(&values.variables).map_err(unrendered)?;
+    let catalog = admin.refresher.current().load();
+    let guardrails = catalog.tenant(&tenant).map(|one| one.guardrails.clone());
+    let mut texts = Texts::default();
+    if let Some(guardrails) = &guardrails {
+        let named = Some((definition.name.as_str(), definition.category.as_deref()));
+        let select = |inspects| guardrails.select(Direction::Request, inspects, named);
+        let (untrusted, whole) = (select(Inspects::Untrusted), select(Inspects::Rendered));
+        let given = version.template.variables().iter();
+        for variable in given.filter(|one| one.trust == Trust::Untrusted) {
+            if let Some(text) = untrusted_text(variable, &values.variables) {
+                texts.scan(guardrails, &untrusted, &text, &format!("variables.{}", variable.name));
+            }
+        }
+        for (index, message) in messages.iter().enumerate() {
+            texts.scan(guardrails, &whole, &message.text, &format!("messages[{index}]"));
+        }
+    }
+    let chars: usize = messages.iter().map(|message| message.text.chars().count()).sum();
+    Ok(axum::Json(RenderedVersion {
+        template_id: id,
+        name: definition.name,
+        version: definition.version,
+        content_hash: version.content_hash,
+        messages: messages
+            .into_iter()
+            .map(|one| RenderedMessage { role: one.role, text: one.text })
+            .collect(),
+        model: version.model_config.model,
+        model_config: version.model_config.defined,
+        verdict: texts.verdict,
+        violations: texts.violations,
+        token_estimate: chars.div_ceil(CHARS_A_TOKEN),
+    }))
+}
+
+#[derive(Default)]
+struct Texts {
+    verdict: Verdict,
+    violations: Vec<Violation>,
+}
+
+impl Texts {
+    fn scan(&mut self, guardrails: &Guardrails, rules: &RuleSet, text: &str, place: &str) {
+        let findings = guardrails.scan(text, rules);
+        self.verdict = self.verdict.max(guardrails.judge(&findings));
+        self.violations
+            .extend(findings.iter().filter_map(|one| violation(guardrails, one, Some(place))));
+    }
+}
+
+/// What guardrails see of a value: strings as they are, anything else as its JSON.
+fn untrusted_text(variable: &Variable, values: &Map<String, Value>) -> Option<String> {
+    match values.get(&variable.name).or(variable.default.as_ref())? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+fn unrendered(error: RenderError) -> Problem {
+    match error {
+        RenderError::Variables(problems) => {
+            let all: Vec<String> =
+                problems.iter().map(|one| format!("{} {}", one.name, one.what)).collect();
+            let errors = problems
+                .into_iter()
+                .map(|one| FieldError {
+                    field: format!("variables.{}", one.name),
+                    detail: one.what,
+                })
+                .collect();
+            Problem::unprocessable(format!("variables: {}", all.join("; "))).with(errors)
+        }
+        RenderError::Engine { what } => Problem::unprocessable(what),
+    }
+}
+
+/// A text to try.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sample {
+    text: String,
+    /// `request` unless told otherwise.
+    #[serde(default = "request")]
+    #[schema(value_type = Option<DirectionName>)]
+    direction: Direction,
+    /// As if the call asked for this template.
+    template: Option<String>,
+    /// As if the template had this category.
+    category: Option<String>,
+    /// `default` unless told otherwise.
+    tenant_id: Option<String>,
+    /// Only this guardrail, active or not.
+    guardrail_id: Option<Uuid>,
+    /// Only this guardrail, which need not exist.
+    guardrail: Option<Candidate>,
+}
+
+fn request() -> Direction {
+    Direction::Request
+}
+
+/// Which way a text travels.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "names the words of an enum of the guardrail engine")]
+pub(super) enum DirectionName {
+    Request,
+    Response,
+}
+
+/// A guardrail that need not exist.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidate {
+    #[serde(default)]
+    blocking: bool,
+    #[schema(value_type = Object)]
+    rule_config: RuleConfig,
+}
+
+/// What the guardrails say of a text.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Judged {
+    /// `allow`, `warn`, `redact` or `block`.
+    #[schema(value_type = String)]
+    verdict: Verdict,
+    violations: Vec<Violation>,
+    /// The text as it would go on, unless it is blocked.
+    text: Option<String>,
+}
+
+#[utoipa::path(post, path = "/guardrails/test", request_body = Sample, responses((status = 200, body = Judged)))]
+pub(super) async fn test(
+    State(admin): State<Admin>,
+    call: Call,
+) -> Result<axum::Json<Judged>, Problem> {
+    let sample: Sample = call.body()?;
+    let tenant = call::tenant(sample.tenant_id.as_deref())?;
+    let rule = match (&sample.guardrail, sample.guardrail_id) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::unprocessable("give guardrail or guardrail_id, not both"));
+        }
+        (Some(candidate), None) => Some(candidate.rule()),
+        (None, Some(id)) => {
+            let row = row(&admin, Table::Guardrails, &tenant, id).await?;
+            let definition: GuardrailDefinition = row.definition(Table::Guardrails)?;
+            Some(Rule { templates: Vec::new(), categories: Vec::new(), ..Rule::from(&definition) })
+        }
+        (None, None) => None,
+    };
+    let catalog = admin.refresher.current().load();
+    let guardrails = match rule {
+        Some(rule) => {
+            Guardrails::compile(vec![rule]).map(std::sync::Arc::new).map_err(|error| {
+                Problem::unprocessable(format!("rule_config.{}: {}", error.place, error.what))
+            })?
+        }
+        None => match catalog.tenant(&tenant) {
+            Some(tenant) => tenant.guardrails.clone(),
+            None => return Ok(axum::Json(Judged::nothing(sample.text))),
+        },
+    };
+    let named = sample.template.as_deref().map(|name| (name, sample.category.as_deref()));
+    let select = |inspects| guardrails.select(sample.direction, inspects, named);
+    let rules = select(Inspects::Untrusted).union(&select(Inspects::Rendered));
+    let findings = guardrails.scan(&sample.text, &rules);
+    let verdict = guardrails.judge(&findings);
+    Ok(axum::Json(Judged {
+        verdict,
+        violations: findings.iter().filter_map(|one| violation(&guardrails, one, None)).collect(),
+        text: (verdict != Verdict::Block).then(|| guardrails.redacted(&sample.text, &findings)),
+    }))
+}
+
+impl Candidate {
+    fn rule(&self) -> Rule {
+        Rule {
+            id: crate::words::ids::GuardrailId::new(),
+            name: "candidate".to_owned(),
+            kind: crate::guardrail::Kind::Custom,
+            severity: crate::guardrail::Severity::Warning,
+            blocking: self.blocking,
+            config: self.rule_config.clone(),
+            templates: Vec::new(),
+            categories: Vec::new(),
+        }
+    }
+}
+
+impl Judged {
+    fn nothing(text: String) -> Self {
+        Self { verdict: Verdict::Allow, violations: Vec::new(), text: Some(text) }
+    }
+}
