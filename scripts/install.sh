@@ -31,11 +31,13 @@ find_missing() {
     run) ;;
     test)
       need pkg-config have pkg-config
+      need jq have jq
       need python3 python_is_recent
       need python3-venv python3 -c 'import ensurepip, venv'
       need nodejs node_is_recent
       need npm have npm
       need postgresql scripts/with-postgres.sh --bindir
+      need pgbouncer have pgbouncer
       ;;
     bench)
       need nginx have nginx

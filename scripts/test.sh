@@ -22,6 +22,7 @@ main() {
   step "Rust tests" rust_tests
   step "release build" cargo build --locked --release
   step "client programs" client_programs
+  step "admin API" admin_api
 
   report
 }
@@ -56,23 +57,29 @@ rust_tests() {
   scripts/with-postgres.sh cargo test --locked --no-fail-fast 2>&1 | tee "$logs/rust.log"
 }
 
+admin_api() {
+  scripts/api.sh 2>&1 | tee "$logs/api.log"
+}
+
 client_programs() {
   scripts/clients.sh 2>&1 | tee "$logs/clients.log"
 }
 
 report() {
-  local rust clients
+  local rust clients api
   # The numbers of all lines like `test result: ok. 12 passed; 0 failed; 0 ignored; ...`.
   rust=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$logs/rust.log" | sum)
   clients=$(tail -n 1 "$logs/clients.log" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' | sum)
+  api=$(tail -n 1 "$logs/api.log" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' | sum)
   [ "$rust" != "0 0" ] || failed_steps+=("no Rust test ran")
   [ "$clients" != "0 0" ] || failed_steps+=("no client program ran")
+  [ "$api" != "0 0" ] || failed_steps+=("the admin API was not tested")
 
   local failure
   for failure in "${failed_steps[@]}"; do
     echo "FAILED: $failure"
   done
-  printf '%s\n%s\n' "$rust" "$clients" | sum | sed 's/^\(.*\) \(.*\)$/\1 passed, \2 failed/'
+  printf '%s\n%s\n%s\n' "$rust" "$clients" "$api" | sum | sed 's/^\(.*\) \(.*\)$/\1 passed, \2 failed/'
   ((${#failed_steps[@]} == 0))
 }
 

@@ -24,6 +24,9 @@ const START_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Between two attempts to listen for changes.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 
+/// Guardrails that exist in metrics before they find anything.
+const GUARDRAIL_SERIES_MAX: usize = 100;
+
 /// Builds catalogs and puts them in force.
 #[derive(Debug)]
 pub struct Refresher {
@@ -32,8 +35,9 @@ pub struct Refresher {
     generation: AtomicU64,
     /// Of the database, when it was last read.
     revision: AtomicI64,
-    /// Environment and files, for the names that better sources leave unserved.
-    tiers: std::sync::Mutex<Vec<Tier>>,
+    /// Environment and files, for the names that better sources leave unserved, and what is wrong with
+    /// them.
+    tiers: std::sync::Mutex<(Vec<Tier>, Vec<Failure>)>,
     /// Why the best source did not serve, the last time it was asked.
     failures: std::sync::Mutex<Vec<Failure>>,
     /// One build at a time.
@@ -74,7 +78,8 @@ pub struct NoCatalog(String);
 impl Refresher {
     /// The first catalog, from the best source that answers soon.
     pub async fn start(sources: Sources) -> Result<Self, NoCatalog> {
-        let (tiers, mut failures) = sources.tiers();
+        let (tiers, broken) = sources.tiers();
+        let mut failures = broken.clone();
         // A database that answers this is given the time that all its rows need.
         let answers = tokio::time::timeout(START_PATIENCE, sources.store.revision()).await;
         let read = match answers {
@@ -85,10 +90,13 @@ impl Refresher {
             }
         };
         let mut revision = -1;
-        let built = read.and_then(|(definitions, at)| {
-            revision = at;
-            from_database(definitions, 1, &tiers, None)
-        });
+        let built = match read {
+            Ok((definitions, at)) => {
+                revision = at;
+                from_database(definitions, 1, tiers.clone(), None).await
+            }
+            Err(failure) => Err(failure),
+        };
         let catalog = match built {
             Ok(catalog) => Some(catalog),
             Err(failure) => {
@@ -113,7 +121,7 @@ impl Refresher {
             current: Arc::new(Current::new(catalog)),
             generation: AtomicU64::new(1),
             revision: AtomicI64::new(revision),
-            tiers: std::sync::Mutex::new(tiers),
+            tiers: std::sync::Mutex::new((tiers, broken)),
             failures: std::sync::Mutex::new(failures),
             building: Mutex::new(()),
             changed: Notify::new(),
@@ -130,7 +138,7 @@ impl Refresher {
     /// The lesser source, and its version, that serve a name without an active version.
     pub fn fallback(&self, tenant: &Tenant, name: &str) -> Option<(Source, u32)> {
         let tiers = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
-        tiers.iter().find_map(|tier| {
+        tiers.0.iter().find_map(|tier| {
             let templates = tier.definitions.templates.iter();
             let version = templates
                 .filter(|one| one.tenant_id == *tenant && one.name == name && one.is_active)
@@ -194,7 +202,7 @@ impl Refresher {
     async fn of_database(
         &self,
         depth: Depth,
-        current: &Catalog,
+        current: &Arc<Catalog>,
         next: u64,
         tiers: &[Tier],
     ) -> Result<Option<Catalog>, Failure> {
@@ -208,11 +216,13 @@ impl Refresher {
             (current.definitions.clone(), revision)
         });
         let (definitions, revision) = self.sources.database(known).await?;
+        // What could not be built left the revision as it was, and is tried again.
         let is_same = is_known && revision == self.revision.load(Relaxed);
-        if depth == Depth::Changes && is_same && self.failures().is_empty() {
+        if depth == Depth::Changes && is_same {
             return Ok(None);
         }
-        let catalog = from_database(definitions, next, tiers, Some(current))?;
+        let catalog =
+            from_database(definitions, next, tiers.to_vec(), Some(current.clone())).await?;
         self.revision.store(revision, Relaxed);
         Ok(Some(catalog))
     }
@@ -220,20 +230,15 @@ impl Refresher {
     /// The lesser sources, read again if everything is.
     fn tiers_again(&self, depth: Depth) -> (Vec<Failure>, Vec<Tier>) {
         let mut kept = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
-        if depth == Depth::Changes {
-            return (Vec::new(), kept.clone());
+        if depth == Depth::Everything {
+            let (mut tiers, failures) = self.sources.tiers();
+            // Those that can no longer be read serve on as they were.
+            let is_broken = |tier: &&Tier| failures.iter().any(|one| one.source == tier.source);
+            tiers.extend(kept.0.iter().filter(is_broken).cloned());
+            tiers.sort_by_key(|tier| tier.source);
+            *kept = (tiers, failures);
         }
-        let (tiers, failures) = self.sources.tiers();
-        // Those that can no longer be read serve on as they were.
-        let mut again = tiers;
-        again.extend(
-            kept.iter()
-                .filter(|tier| failures.iter().any(|one| one.source == tier.source))
-                .cloned(),
-        );
-        again.sort_by_key(|tier| tier.source);
-        kept.clone_from(&again);
-        (failures, again)
+        (kept.1.clone(), kept.0.clone())
     }
 
     fn report(&self, failures: Vec<Failure>) {
@@ -250,30 +255,41 @@ impl Refresher {
         let mut polls = tokio::time::interval(poll_interval);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         polls.reset();
+        let mut is_kept = true;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.unsaved.notified() => {
-                    self.keep().await;
+                    is_kept = self.keep().await;
                     continue;
                 }
                 () = self.changed.notified() => {}
-                _ = polls.tick() => {}
+                _ = polls.tick() => {
+                    if !is_kept {
+                        self.unsaved.notify_one();
+                    }
+                }
             }
             self.refresh().await;
         }
         self.keep().await;
     }
 
-    async fn keep(&self) {
+    /// Whether what the database said is on disk.
+    async fn keep(&self) -> bool {
         let current = self.current.load();
-        if current.source == Source::Database {
-            let sources = self.sources.clone();
-            let kept = tokio::task::spawn_blocking(move || sources.keep(&current.definitions));
-            if kept.await.is_err() {
-                events::snapshot_not_kept("the task failed");
-            }
+        if current.source != Source::Database {
+            return true;
         }
+        let sources = self.sources.clone();
+        let kept = tokio::task::spawn_blocking(move || sources.snapshot.save(&current.definitions));
+        let why = match kept.await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_panicked) => "the task failed".to_owned(),
+        };
+        events::snapshot_not_kept(&why);
+        false
     }
 
     /// Listens for announced changes, and again when the connection is lost.
@@ -304,21 +320,35 @@ impl Refresher {
     }
 }
 
-fn from_database(
+/// Compiles off to the side: thousands of expressions would hold up every call on this thread.
+async fn from_database(
     definitions: Arc<Definitions>,
     generation: u64,
-    tiers: &[Tier],
-    previous: Option<&Catalog>,
+    tiers: Vec<Tier>,
+    previous: Option<Arc<Catalog>>,
 ) -> Result<Catalog, Failure> {
-    let (source, now) = (Source::Database, clock::now());
-    Catalog::build(Blueprint { definitions, source, generation, now, tiers, previous })
-        .map_err(|error| Failure { source, why: error.to_string() })
+    let source = Source::Database;
+    let building = tokio::task::spawn_blocking(move || {
+        Catalog::build(Blueprint {
+            definitions,
+            source,
+            generation,
+            now: clock::now(),
+            tiers: &tiers,
+            previous: previous.as_deref(),
+        })
+    });
+    match building.await {
+        Ok(built) => built.map_err(|error| Failure { source, why: error.to_string() }),
+        Err(_panicked) => Err(Failure { source, why: "compiling failed".to_owned() }),
+    }
 }
 
 fn announce(catalog: &Catalog) {
     let definitions = &catalog.definitions;
     metrics::catalog(catalog.source, catalog.generation);
-    for guardrail in definitions.guardrails.iter().filter(|one| one.is_active) {
+    let active = definitions.guardrails.iter().filter(|one| one.is_active);
+    for guardrail in active.take(GUARDRAIL_SERIES_MAX) {
         let default = if guardrail.blocking { Action::Block } else { Action::Warn };
         let action = guardrail.rule_config.action.unwrap_or(default).name();
         metrics::guardrail_known(&guardrail.name, action);

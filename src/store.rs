@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
+use crate::words::telling::without_values;
 use audit::{AuditQuery, Chained};
 use report::{Report, ReportQuery};
 
@@ -150,11 +151,8 @@ fn read<T: serde::de::DeserializeOwned>(table: Table, json: &str) -> Result<T, S
         let row: Value = serde_json::from_str(json).unwrap_or_default();
         let name = row.get("name").and_then(Value::as_str).unwrap_or("without name");
         let id = row.get("id").and_then(Value::as_str).unwrap_or("without id");
-        StoreError::Row {
-            table: table.name(),
-            id: format!("{id} ({name})"),
-            why: error.to_string(),
-        }
+        let why = without_values(&error.to_string());
+        StoreError::Row { table: table.name(), id: format!("{id} ({name})"), why }
     })
 }
 

@@ -7,4 +7,5 @@ pub mod digest;
 pub mod ids;
 pub mod money;
 pub mod secret;
+pub mod telling;
 pub mod tokens;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::database::Database;
 use crate::harness::traffic::Traffic;
-use crate::harness::{GENERATE, Options, Sidecar, Upstream, contents, eventually, pair};
+use crate::harness::{GENERATE, Options, Sidecar, TempDir, Upstream, contents, eventually, pair};
 
 const NO_POLL: &str = "[catalog]\npoll_interval_ms = 600000";
 
@@ -582,4 +582,139 @@ async fn a_silent_database_costs_admins_two_seconds_and_calls_nothing() {
         (sidecar.ask("GET", "/templates", None).await.status == 200).then_some(())
     })
     .await;
+}
+
+/// Runs a command of the binary on a sidecar's data directory.
+async fn command(sidecar: &Sidecar, arguments: &[&str]) -> (bool, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chaperone"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("CHAPERONE_STORAGE__DATA_DIR", sidecar.data_dir().path());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text.into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_goes_into_files_and_comes_back() {
+    let (_upstream, one) = pair().await;
+    let new = json!({"name": "team/ü", "tenant_id": "acme", "template_syntax": "jinja", "messages": [
+        {"role": "system", "text": "line\n+++\nline {{ x }}"}, {"role": "user", "text": "\"quoted\" '''three'''\n"}],
+        "variables": [{"name": "x", "type": "integer", "default": 3}], "model_config": {"temperature": 0.5}});
+    one.must(201, "POST", "/templates", &new).await;
+    let text = json!({"name": "edges", "template_text": "\n+++\r\n  trailing \n\n"});
+    let edges = one.must(201, "POST", "/templates", &text).await;
+    let id = edges["id"].as_str().unwrap();
+    one.must(200, "POST", &format!("/templates/{id}/activate"), &Value::Null).await;
+    let files = TempDir::new();
+    let (out, again) = (files.path().join("one"), files.path().join("two"));
+    let (out, again) = (out.to_str().unwrap(), again.to_str().unwrap());
+    let (ok, said) = command(&one, &["export", out]).await;
+    assert!(ok && said.contains("5 template versions, 3 guardrails"), "{said}");
+
+    let (_upstream, other) = pair().await;
+    let (ok, said) = command(&other, &["import", out]).await;
+    assert!(ok && said.contains("left alone: template edges@1"), "{said}");
+    let imported = other.must(200, "GET", &format!("/templates/{id}"), &Value::Null).await;
+    assert_eq!(
+        (&imported["template_text"], &imported["is_active"]),
+        (&text["template_text"], &json!(false))
+    );
+    let (ok, said) = command(&other, &["import", out, "--activate"]).await;
+    assert!(ok && said.contains("made 1 changes"), "{said}");
+    eventually("the running sidecar follows", async || {
+        let served = other.must(200, "GET", "/in-force?name=edges", &Value::Null).await;
+        (served["templates"][0]["version"] == 1).then_some(())
+    })
+    .await;
+    let (ok, said) = command(&other, &["import", out, "--activate"]).await;
+    assert!(ok && said.contains("made 0 changes"), "{said}");
+    let (ok, _) = command(&other, &["export", again]).await;
+    assert!(ok);
+    assert_eq!(tree(out), tree(again), "there and back is the same");
+    let audit = other.must(200, "GET", "/audit", &Value::Null).await;
+    assert_eq!(audit["chain"]["verified"], true);
+
+    let broken = format!("{out}/templates/edges.v1.prompt");
+    let content = std::fs::read_to_string(&broken).unwrap();
+    std::fs::write(&broken, content.replace("trailing", "edited")).unwrap();
+    let (ok, said) = command(&other, &["import", out]).await;
+    assert!(!ok && said.contains("edges@1") && said.contains("next version"), "{said}");
+    std::fs::write(&broken, "+++\nname = 1\n+++\n").unwrap();
+    let (ok, said) = command(&other, &["import", out]).await;
+    assert!(!ok && said.contains("edges.v1.prompt"), "{said}");
+}
+
+/// Every file below a directory with its content; who made it and when may differ.
+fn tree(dir: &str) -> std::collections::BTreeMap<String, String> {
+    let mut files = std::collections::BTreeMap::new();
+    let mut folders = vec![std::path::PathBuf::from(dir)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let content = std::fs::read_to_string(&path).unwrap();
+            let stamps = ["created_at", "created_by", "updated_at", "updated_by"];
+            let lines =
+                content.lines().filter(|line| !stamps.iter().any(|stamp| line.starts_with(stamp)));
+            let name = path.strip_prefix(dir).unwrap().display().to_string();
+            files.insert(name, lines.collect::<Vec<_>>().join("\n"));
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_come_and_go_while_it_runs() {
+    let (_upstream, sidecar) = pair().await;
+    let (ok, token) = command(&sidecar, &["token", "add", "ann", "--role", "super-admin"]).await;
+    assert!(ok, "{token}");
+    let token = token.trim().to_owned();
+    let file = sidecar.data_dir().path().join("admin-tokens.toml");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains(&token), "only the digest is kept");
+    let as_ann = async |method: &str, path: &str, body: &str| {
+        let url = format!("http://{}/api/v1/admin/prompts{path}", sidecar.control);
+        let request = sidecar.client.request(method.parse().unwrap(), url).bearer_auth(&token);
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        request.send().await.unwrap().status()
+    };
+    let made = as_ann("POST", "/templates", r#"{"name": "hers", "template_text": "x"}"#).await;
+    assert_eq!(made, 201);
+    let audit = sidecar.must(200, "GET", "/audit", &Value::Null).await;
+    assert_eq!(audit["items"][0]["actor"], "ann");
+    let (_, list) = command(&sidecar, &["token", "list"]).await;
+    assert_eq!(list.trim(), "ann\tsuper_admin");
+    let (ok, _) = command(&sidecar, &["token", "add", "ann"]).await;
+    assert!(!ok, "the name is taken");
+    let (ok, _) = command(&sidecar, &["token", "remove", "ann"]).await;
+    assert!(ok);
+    assert_eq!(as_ann("GET", "/status", "").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_transaction_mode_works_by_poll() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    let (_pooler, url) = database.through_pooler().await;
+    let options =
+        || Options::to(&upstream.url()).database(&url).toml("[catalog]\npoll_interval_ms = 200");
+    let (one, other) = (Sidecar::start(options()).await, Sidecar::start(options()).await);
+    assert_eq!(other.source().await, "database");
+    let new = json!({"name": "pooled", "template_text": "x"});
+    for _ in 0..5 {
+        one.must(200, "GET", "/templates", &Value::Null).await;
+    }
+    let made = one.must(201, "POST", "/templates", &new).await;
+    let path = format!("/templates/{}/activate", made["id"].as_str().unwrap());
+    one.must(200, "POST", &path, &Value::Null).await;
+    eventually("the other follows", async || {
+        let answer = other.post(&format!("/t/pooled{GENERATE}"), &[], "{}").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    one.executions("&template=pooled", 1).await;
 }

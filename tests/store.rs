@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use chaperone::catalog::definitions::Definitions;
+use chaperone::catalog::definitions::{Definitions, TemplateDefinition};
 use chaperone::catalog::files::seeds;
 use chaperone::execution::{Evaluation, Execution, Outcome, Violation};
-use chaperone::store::{Cursor, ExecutionQuery, Sqlite, Store, StoreError};
-use chaperone::words::ids::{ExecutionId, Tenant};
+use chaperone::store::audit::{AuditQuery, Entry};
+use chaperone::store::{
+    Change, Cursor, ExecutionQuery, Expect, NameCursor, Row, RowQuery, Sqlite, Store, StoreError,
+    Table,
+};
+use chaperone::words::ids::{ExecutionId, TemplateId, Tenant};
 use chaperone::words::money::PicoUsd;
 use serde_json::{Value, json};
 
@@ -234,4 +238,167 @@ async fn a_store_that_is_not_there_is_unavailable_and_tells_no_secret() {
     let error = store.changed(None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)));
     assert!(!format!("{error} {error:?} {store:?}").contains("hunter2"));
+}
+
+/// A template version with everything a change may need.
+fn template(name: &str, version: u32) -> TemplateDefinition {
+    let now = Some("2026-11-23T20:00:00.123456Z".parse().unwrap());
+    let json = json!({
+        "id": uuid::Uuid::new_v4(), "name": name, "version": version, "template_text": "é \u{10ffff} {x}",
+        "variables": ["x"], "tags": ["a", "ü"], "model_config": {"temperature": 0.25, "seed": 9_007_199_254_740_993_i64},
+        "traffic_percentage": 12.345,
+    });
+    TemplateDefinition { created_at: now, updated_at: now, ..serde_json::from_value(json).unwrap() }
+}
+
+fn puts(templates: &[&TemplateDefinition]) -> Definitions {
+    let templates = templates.iter().map(|one| Arc::new((*one).clone())).collect();
+    Definitions { templates, ..Definitions::default() }
+}
+
+fn entry(action: &str) -> Entry {
+    Entry {
+        id: uuid::Uuid::now_v7(),
+        tenant_id: Tenant::default(),
+        at: "2026-11-23T20:00:00.000001Z".parse().unwrap(),
+        actor: "ann".to_owned(),
+        action: action.to_owned(),
+        object_type: "template",
+        object_id: "1".to_owned(),
+        before: None,
+        after: Some(r#"{"b": 1.0, "a": "\ud83d\ude00", "a2": [1e2]}"#.to_owned()),
+        reason: None,
+        request_id: None,
+    }
+}
+
+async fn row(store: &dyn Store, id: uuid::Uuid) -> Option<Row> {
+    let query = RowQuery { id: Some(id), ..RowQuery::of(Table::Templates, &Tenant::default()) };
+    store.rows(&query).await.unwrap().into_iter().next()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_whole_or_nothing() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let mut one = template("t", 1);
+        let fresh = |one: &TemplateDefinition| Expect {
+            table: Table::Templates,
+            id: one.id.0,
+            revision: None,
+        };
+        let change = Change {
+            expects: vec![fresh(&one)],
+            puts: puts(&[&one]),
+            audit: vec![entry("made")],
+            ..Change::default()
+        };
+        store.commit(&change).await.unwrap();
+        let read = row(store, one.id.0).await.unwrap();
+        assert_eq!(
+            read.definition::<TemplateDefinition>(Table::Templates).unwrap(),
+            one,
+            "{}",
+            store.kind()
+        );
+        assert_eq!(read.columns["latest_version"], 1);
+        assert!(matches!(store.commit(&change).await, Err(StoreError::Moved { .. })));
+
+        // The same version again, a name taken, a version edited: refused, and nothing of it stays.
+        let twin = TemplateDefinition { id: TemplateId::new(), ..one.clone() };
+        let also = template("also", 1);
+        let taken =
+            Change { puts: puts(&[&also, &twin]), audit: vec![entry("no")], ..Change::default() };
+        assert!(
+            matches!(store.commit(&taken).await, Err(StoreError::Exists(_))),
+            "{}",
+            store.kind()
+        );
+        assert!(row(store, also.id.0).await.is_none());
+        let moved = Expect { revision: Some(read.revision - 1), ..fresh(&one) };
+        one.is_active = true;
+        let stale = Change { expects: vec![moved], puts: puts(&[&one]), ..Change::default() };
+        assert!(matches!(store.commit(&stale).await, Err(StoreError::Moved { .. })));
+        let held = Expect { revision: Some(read.revision), ..fresh(&one) };
+        store
+            .commit(&Change { expects: vec![held], puts: puts(&[&one]), ..Change::default() })
+            .await
+            .unwrap();
+        assert!(row(store, one.id.0).await.unwrap().revision > read.revision);
+
+        // One active version of a name, by the store itself.
+        let second = TemplateDefinition { is_active: true, ..template("t", 2) };
+        let both_active =
+            store.commit(&Change { puts: puts(&[&second]), ..Change::default() }).await;
+        assert!(matches!(both_active, Err(StoreError::Exists(_))), "{both_active:?}");
+        one.is_active = false;
+        store.commit(&Change { puts: puts(&[&one, &second]), ..Change::default() }).await.unwrap();
+
+        let chain = store
+            .audit(&AuditQuery { after: Some(-1), limit: 9, ..AuditQuery::default() })
+            .await
+            .unwrap();
+        assert_eq!(chain.len(), 1, "what was refused left no entry");
+        assert_eq!(
+            chain[0].hash.as_deref(),
+            Some(chain[0].expected_hash().as_str()),
+            "{}",
+            store.kind()
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_is_told_what_changed_since_it_last_read() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let first = store.changed(None).await.unwrap();
+        assert_eq!(first.counts, [3, 3, 0]);
+        let nothing = store.changed(Some(first.revision)).await.unwrap();
+        assert_eq!((nothing.definitions.counts(), nothing.counts), ([0, 0, 0], [3, 3, 0]));
+        let one = template("new", 1);
+        store.commit(&Change { puts: puts(&[&one]), ..Change::default() }).await.unwrap();
+        let more = store.changed(Some(first.revision)).await.unwrap();
+        assert_eq!((more.definitions.counts(), more.counts), ([1, 0, 0], [4, 3, 0]));
+        let edited = TemplateDefinition { description: Some("d".to_owned()), ..one };
+        store.commit(&Change { puts: puts(&[&edited]), ..Change::default() }).await.unwrap();
+        let last = store.changed(Some(more.revision)).await.unwrap();
+        assert_eq!(last.definitions.templates[0].description.as_deref(), Some("d"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_go_by_name_in_the_order_of_bytes() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let names = ["b", "B", "a/b", "a", "ä", "a-b", "a_b"];
+        let templates: Vec<TemplateDefinition> =
+            names.iter().map(|name| template(name, 1)).collect();
+        store
+            .commit(&Change {
+                puts: puts(&templates.iter().collect::<Vec<_>>()),
+                ..Change::default()
+            })
+            .await
+            .unwrap();
+        let mut seen: Vec<String> = Vec::new();
+        let mut query = RowQuery { limit: 2, ..RowQuery::of(Table::Templates, &Tenant::default()) };
+        query.tag = Some("ü".to_owned());
+        loop {
+            let rows = store.rows(&query).await.unwrap();
+            let Some(last) = rows.last() else { break };
+            let name = last.columns["name"].as_str().unwrap().to_owned();
+            query.after = Some(NameCursor { name, version: 1 });
+            seen.extend(rows.iter().map(|row| row.columns["name"].as_str().unwrap().to_owned()));
+            // What comes in before the cursor does not move the pages behind it.
+            let early = template(&format!("A{}", seen.len()), 1);
+            store.commit(&Change { puts: puts(&[&early]), ..Change::default() }).await.unwrap();
+        }
+        assert_eq!(seen, ["B", "a", "a-b", "a/b", "a_b", "b", "ä"], "{}", store.kind());
+        let hostile = RowQuery { name: Some("x' or '1'='1".to_owned()), ..query.clone() };
+        assert!(store.rows(&hostile).await.unwrap().is_empty());
+    })
+    .await;
 }

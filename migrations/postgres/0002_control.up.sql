@@ -253,3 +253,9 @@ create table prompt_feedback (
 create index prompt_templates_page on prompt_templates (tenant_id, name collate "C", version);
 create index prompt_guardrails_page on prompt_guardrails (tenant_id, name collate "C");
 create index ab_test_experiments_page on ab_test_experiments (tenant_id, name collate "C");
+
+-- Whoever holds rows of this database must read them all again.
+update catalog_revision set revision = revision + 1;
+update prompt_templates set revision = (select revision from catalog_revision);
+update prompt_guardrails set revision = (select revision from catalog_revision);
+update ab_test_experiments set revision = (select revision from catalog_revision);

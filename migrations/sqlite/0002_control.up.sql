@@ -198,3 +198,9 @@ create table prompt_feedback (
     -- The last word on an execution wins.
     unique (tenant_id, execution_id, key)
 ) strict;
+
+-- Whoever holds rows of this database must read them all again.
+update catalog_revision set revision = revision + 1;
+update prompt_templates set revision = (select revision from catalog_revision);
+update prompt_guardrails set revision = (select revision from catalog_revision);
+update ab_test_experiments set revision = (select revision from catalog_revision);

@@ -188,10 +188,10 @@ pub(super) struct Deactivated {
     fallback: Option<Fallback>,
 }
 
-/// What serves a name without an active version.
+/// What serves a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Fallback {
-    /// `environment` or `file`.
+    /// `environment` or `file`; `database` if another version is active there.
     source: String,
     version: u32,
 }
@@ -224,8 +224,7 @@ pub(super) async fn deactivate(
                 return Ok(Plan::nothing(id));
             }
             let name = &from.definition.name;
-            let fallback = fallback(&admin, &tenant, name);
-            if asked.require_fallback && fallback.is_none() {
+            if asked.require_fallback && admin.refresher.fallback(&tenant, name).is_none() {
                 return Err(Problem::conflict(format!(
                     "without {name}@{} nothing would serve {name:?}: neither the environment nor the \
                      files define it",
@@ -240,14 +239,16 @@ pub(super) async fn deactivate(
         .await?;
     let row = row(&admin, Table::Templates, &tenant, id).await?;
     let version = templates::body(&row)?;
-    let fallback = fallback(&admin, &tenant, version.name());
+    let fallback = serving(&admin, &tenant, version.name());
     Ok(made.answer(&Deactivated { version, fallback }, &etag(&row), templates::COLLECTION))
 }
 
-/// Which lesser source serves a name that has no active version.
-fn fallback(admin: &Admin, tenant: &Tenant, name: &str) -> Option<Fallback> {
-    let (source, version) = admin.refresher.fallback(tenant, name)?;
-    Some(Fallback { source: source.name().to_owned(), version })
+/// What serves a name now.
+fn serving(admin: &Admin, tenant: &Tenant, name: &str) -> Option<Fallback> {
+    let catalog = admin.refresher.current().load();
+    let served = catalog.tenant(tenant)?.template(name)?.active.as_ref()?;
+    let source = served.source.name().to_owned();
+    Some(Fallback { source, version: served.version.number })
 }
 
 #[utoipa::path(post, path = "/templates/{id}/rollback",
@@ -263,23 +264,23 @@ pub(super) async fn rollback(
     let made = call
         .make(&admin, async || {
             let name = name_of(&admin, &tenant, &name_or_id).await?;
+            let from = active(&admin, &tenant, &name).await?;
+            if let Some(from) = &from {
+                call.check(&etag(&from.row))?;
+            }
             let history = admin.store.activations(&tenant, &name, HISTORY_MAX).await?;
-            let Some(back_to) = history.first().and_then(|last| last.restores_id) else {
+            let mut before = earlier(&history);
+            let Some(back_to) = before.pop().flatten() else {
                 return Err(Problem::conflict(format!(
                     "{name:?} has no earlier active version to go back to"
                 )));
             };
+            let restores = before.pop().flatten();
             let to = Held::read(row(&admin, Table::Templates, &tenant, back_to.0).await?)?;
             fit(&to)?;
-            let from = active(&admin, &tenant, &name).await?;
             if from.as_ref().is_some_and(|from| from.id() == to.id()) {
                 return Ok(Plan::nothing(to.id()));
             }
-            // The next rollback goes one further back, not forth again.
-            let restores = history
-                .iter()
-                .find(|one| one.template_id == Some(back_to) && one.action != Move::Rollback)
-                .and_then(|one| one.restores_id);
             let object = to.id();
             let pointer = Pointer {
                 call: &call,
@@ -291,6 +292,21 @@ pub(super) async fn rollback(
         })
         .await?;
     templates::answer(&admin, &tenant, &made).await
+}
+
+/// What was active before what is active now, oldest first: each rollback takes one off its end, as an
+/// editor's undo does.
+fn earlier(history: &[Activation]) -> Vec<Option<TemplateId>> {
+    let mut stack: Vec<Option<TemplateId>> =
+        history.last().map(|first| first.restores_id).into_iter().collect();
+    for one in history.iter().rev() {
+        match one.action {
+            Move::Activate | Move::Deactivate => stack.push(one.template_id),
+            Move::Rollback => drop(stack.pop()),
+        }
+    }
+    stack.pop();
+    stack
 }
 
 /// The name of a template, given as such or as the id of a version.

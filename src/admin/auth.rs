@@ -20,9 +20,15 @@ use crate::words::clock;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-chaperone-request-id");
 
-/// Wrong tokens that a source may send at once.
+/// For an answer, whatever the database does.
+const DEADLINE: Duration = Duration::from_millis(1_900);
+/// For reading everything again.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
+const RELOAD: &str = "/reload";
+/// Wrong tokens that a source may send at once. More are answered late and with 429, so that guessing
+/// is slow; a right token is never held up by somebody else's wrong ones.
 const FAILURES_MAX: u32 = 10;
-/// After those, one more is looked at in each such time.
+/// After those, one more is allowed in each such time.
 const FORGIVEN_EVERY: Duration = Duration::from_secs(1);
 /// Sources remembered; beyond them the oldest is forgotten.
 const SOURCES_MAX: usize = 4096;
@@ -51,23 +57,31 @@ struct Failures {
 }
 
 impl Throttle {
-    /// Whether a token from this source is looked at.
+    /// Counts a wrong token of this source; whether it may have had as many.
     fn admits(&self, source: IpAddr, now: Instant) -> bool {
-        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.get(&source).is_none_or(|failures| failures.left(now) < FAILURES_MAX)
-    }
-
-    fn failed(&self, source: IpAddr, now: Instant) {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.get(&source).map_or(0, |failures| failures.left(now)) + 1;
-        if count == FAILURES_MAX {
+        let source = network(source);
+        let count = sources.get(&source).map_or(0, |failures| failures.left(now));
+        if count >= FAILURES_MAX {
+            return false;
+        }
+        if count + 1 == FAILURES_MAX {
             events::tokens_guessed(&source.to_string());
         }
-        sources.insert(source, Failures { count, last: now });
+        sources.insert(source, Failures { count: count + 1, last: now });
         if sources.len() > SOURCES_MAX {
             let oldest = sources.iter().min_by_key(|(_, one)| one.last).map(|(source, _)| *source);
             oldest.and_then(|oldest| sources.remove(&oldest));
         }
+        true
+    }
+}
+
+/// Whoever has one address of an IPv6 network has all of them.
+fn network(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
     }
 }
 
@@ -91,10 +105,22 @@ pub(super) async fn require(
     let mut response = match admit(&admin, &request) {
         Ok(name) => {
             let caller = Caller { name, request_id: request_id.clone() };
+            let patience =
+                if request.uri().path().ends_with(RELOAD) { RELOAD_DEADLINE } else { DEADLINE };
             request.extensions_mut().insert(Arc::new(caller));
-            next.run(request).await
+            let answered = tokio::time::timeout(patience, next.run(request)).await;
+            answered.unwrap_or_else(|_late| {
+                let detail = "no answer in time; a change may have been made or not: send it again \
+                              with the same Idempotency-Key, or look";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
+            })
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            if problem.is_too_many() {
+                tokio::time::sleep(FORGIVEN_EVERY).await;
+            }
+            problem.into_response()
+        }
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -110,15 +136,12 @@ fn admit(admin: &Admin, request: &Request) -> Result<String, Problem> {
     check_host(headers, &admin.allowed_hosts)?;
     let source =
         request.extensions().get().map_or(IpAddr::from([0, 0, 0, 0]), |peer: &Peer| peer.0);
-    let now = clock::monotonic();
-    if !admin.throttle.admits(source, now) {
-        let detail = "too many wrong tokens from this address; wait a second";
-        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
-    }
     let found = bearer(headers).and_then(|token| admin.tokens.find(token));
     let Some((name, role)) = found else {
-        if headers.contains_key(AUTHORIZATION) {
-            admin.throttle.failed(source, now);
+        let tries = headers.contains_key(AUTHORIZATION);
+        if tries && !admin.throttle.admits(source, clock::monotonic()) {
+            let detail = "too many wrong tokens from this address";
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
         }
         let detail = "a valid token is needed: Authorization: Bearer <token>";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
@@ -189,12 +212,10 @@ mod tests {
         let start = clock::monotonic();
         for _ in 0..FAILURES_MAX {
             assert!(throttle.admits(one, start));
-            throttle.failed(one, start);
         }
         assert!(!throttle.admits(one, start) && throttle.admits(other, start));
         let later = start + Duration::from_secs(1);
         assert!(throttle.admits(one, later), "one more a second");
-        throttle.failed(one, later);
         assert!(!throttle.admits(one, later));
     }
 

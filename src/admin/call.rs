@@ -31,6 +31,10 @@ impl<T: DeserializeOwned> FromRequestParts<Admin> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        if target.contains("%00") {
+            return Err(Problem::bad_request("the address holds U+0000, which no text here does"));
+        }
         let Query(params) = Query::from_request_parts(parts, admin)
             .await
             .map_err(|error| Problem::bad_request(error.body_text()))?;

@@ -40,14 +40,19 @@ const HARMLESS: [&str; 8] = [
 pub(super) async fn admit(admin: &Admin, definition: &GuardrailDefinition) -> Result<(), Problem> {
     scope(admin, definition).await?;
     let rule = Rule::from(definition);
-    let alone = Guardrails::compile(vec![rule.clone()]).map_err(refused)?;
-    if definition.is_active {
-        with_the_others(admin, definition, rule)?;
-    }
-    let probed = tokio::task::spawn_blocking(move || slowness(&alone)).await;
-    let slowness = probed.map_err(|_panicked| {
+    let catalog = admin.refresher.current().load();
+    let others = catalog.tenant(&definition.tenant_id).filter(|_| definition.is_active).cloned();
+    // Off the threads that serve calls: compiling thousands of expressions takes its time.
+    let trying = tokio::task::spawn_blocking(move || {
+        let alone = Guardrails::compile(vec![rule.clone()]).map_err(refused)?;
+        if let Some(others) = others {
+            with_the_others(&others.guardrails, rule)?;
+        }
+        Ok::<f64, Problem>(slowness(&alone))
+    });
+    let slowness = trying.await.map_err(|_panicked| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the guardrail could not be tried")
-    })?;
+    })??;
     if slowness > SLOWNESS_MAX {
         return Err(Problem::unprocessable(format!(
             "rule_config: on its worst text it is {slowness:.0} times as slow as a plain expression, \
@@ -57,21 +62,14 @@ pub(super) async fn admit(admin: &Admin, definition: &GuardrailDefinition) -> Re
     Ok(())
 }
 
-fn refused(error: RuleError) -> Problem {
-    Problem::unprocessable(format!("rule_config.{}: {}", error.place, error.what))
+pub(super) fn refused(RuleError { place, what, .. }: RuleError) -> Problem {
+    Problem::unprocessable(format!("rule_config.{place}: {what}"))
 }
 
 /// What all guardrails together may not exceed.
-fn with_the_others(
-    admin: &Admin,
-    definition: &GuardrailDefinition,
-    rule: Rule,
-) -> Result<(), Problem> {
-    let catalog = admin.refresher.current().load();
-    let Some(tenant) = catalog.tenant(&definition.tenant_id) else { return Ok(()) };
-    let known = &tenant.guardrails;
+fn with_the_others(known: &Guardrails, rule: Rule) -> Result<(), Problem> {
     let mut rules: Vec<Rule> =
-        known.rules().iter().filter(|one| one.id != definition.id).cloned().collect();
+        known.rules().iter().filter(|one| one.id != rule.id).cloned().collect();
     rules.push(rule);
     Guardrails::recompile(rules, Some(known)).map(drop).map_err(refused)
 }

@@ -42,7 +42,7 @@ pub(super) struct ExperimentBody {
     /// Percentages by arm, 100 in all.
     #[schema(value_type = Object)]
     traffic_split: Map<String, Value>,
-    /// The arms in their order: ordinal, key, template_id, weight_millipercent.
+    /// The arms in their order: `ordinal`, `key`, `template_id`, `weight_millipercent`.
     arms: Option<Value>,
     enrollment_percentage: f64,
     /// `user`, `conversation`, `request` or `header:NAME`.
@@ -139,7 +139,7 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
-    tagged(&headers, &etag(&row), &body(row)?)
+    Ok(tagged(&headers, &etag(&row), &body(row)?))
 }
 
 /// A new experiment: a draft, until it is started.
@@ -198,6 +198,7 @@ impl NewExperiment {
                 self.secondary_metrics.iter().flatten().map(|one| ("secondary_metrics", one)),
             )
         {
+            check.without_nulls(field, metric);
             let name = metric.get("name").unwrap_or(metric).as_str();
             if !name.is_some_and(|name| METRICS.contains(&name)) {
                 check.refuse(field, format!("must be {}", METRICS.join(", ")));

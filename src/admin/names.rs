@@ -48,6 +48,13 @@ impl Check {
         }
     }
 
+    /// A null says the same as nothing, but neither files nor both stores can keep it.
+    pub(super) fn without_nulls(&mut self, field: &str, value: &serde_json::Value) {
+        if holds_null(value) {
+            self.refuse(field, "must hold no null; leave the member out instead");
+        }
+    }
+
     pub(super) fn reason(&mut self, reason: Option<&str>) {
         if reason.is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
             self.refuse("reason", format!("must have at most {REASON_CHARS_MAX} characters"));
@@ -62,5 +69,16 @@ impl Check {
         let all: Vec<String> =
             self.0.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
         Err(Problem::unprocessable(all.join("; ")).with(self.0))
+    }
+}
+
+fn holds_null(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null => true,
+        serde_json::Value::Array(items) => items.iter().any(holds_null),
+        serde_json::Value::Object(members) => members.values().any(holds_null),
+        serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => false,
     }
 }

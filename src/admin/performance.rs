@@ -47,8 +47,10 @@ impl Asked {
             Some(from) => from,
             None => to.checked_sub(PERIOD_DEFAULT).map_err(outside)?,
         };
-        if from >= to || to.duration_since(from) > PERIOD_MAX {
-            return Err(Problem::bad_request("to must be later than from, by at most 90 days"));
+        if from < Timestamp::UNIX_EPOCH || from >= to || to.duration_since(from) > PERIOD_MAX {
+            let detail =
+                "from must be 1970 or later, and to be later than from, by at most 90 days";
+            return Err(Problem::bad_request(detail));
         }
         let tenant = call::tenant(self.tenant.as_deref())?;
         let model = self.model;
@@ -210,6 +212,7 @@ pub(super) struct AskedOfTemplate {
     /// Only calls of this model.
     model: Option<String>,
     /// `version` (the default), or `name` for all versions of the name together.
+    #[param(inline)]
     scope: Option<Scope>,
 }
 
@@ -250,9 +253,12 @@ pub(super) async fn template(
     }))
 }
 
+/// One figure of a version.
+type Count = fn(&VersionFigures) -> u64;
+
 fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
-    let sum = |one: fn(&VersionFigures) -> u64| versions.iter().map(one).sum::<u64>();
-    let by_outcome: [(&'static str, fn(&VersionFigures) -> u64); 8] = [
+    let sum = |one: Count| versions.iter().map(one).sum::<u64>();
+    let by_outcome: [(&'static str, Count); 8] = [
         ("success", |one| one.success),
         ("failed", |one| one.failed),
         ("incomplete", |one| one.incomplete),

@@ -68,6 +68,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// Whether the caller has to slow down.
+    pub(super) fn is_too_many(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS
+    }
+
     pub(super) fn with(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;
         self

@@ -196,15 +196,11 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let row = row(&admin, Table::Templates, &whose.tenant()?, id).await?;
-    tagged(&headers, &etag(&row), &body(&row)?)
+    Ok(tagged(&headers, &etag(&row), &body(&row)?))
 }
 
 /// An object with its tag, or 304 when the caller has it.
-pub(super) fn tagged(
-    headers: &HeaderMap,
-    etag: &str,
-    body: &impl Serialize,
-) -> Result<Response, Problem> {
+pub(super) fn tagged(headers: &HeaderMap, etag: &str, body: &impl Serialize) -> Response {
     let has = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let mut response = if has.is_some_and(|has| call::names(has, etag)) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -214,7 +210,7 @@ pub(super) fn tagged(
     if let Ok(value) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(ETAG, value);
     }
-    Ok(response)
+    response
 }
 
 /// A row as a body.
@@ -226,6 +222,7 @@ pub(super) fn body(row: &Row) -> Result<TemplateVersion, Problem> {
     Ok(body)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
 pub(super) fn unreadable(error: serde_json::Error) -> Problem {
     let detail = format!("a row of the database does not read as it should: {error}");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
@@ -235,6 +232,12 @@ pub(super) fn unreadable(error: serde_json::Error) -> Problem {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Content {
+    /// 1 to 255 letters, digits, `_ - . /`. All versions of a template share it.
+    name: Option<String>,
+    /// `default` unless told otherwise; fixed when the template is made.
+    tenant_id: Option<String>,
+    /// A new version is never active: only `false` is taken.
+    is_active: Option<bool>,
     /// At most 10,000 characters. Can be changed in place.
     description: Option<String>,
     /// At most 32. Can be changed in place.
@@ -259,23 +262,22 @@ pub(super) struct Content {
     reason: Option<String>,
 }
 
-/// A new template.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct NewTemplate {
-    /// 1 to 255 letters, digits, `_ - . /`.
-    name: String,
-    /// `default` unless told otherwise.
-    tenant_id: Option<String>,
-    #[serde(flatten)]
-    content: Fields,
-}
-
-/// Everything but the name: read on its own, so that an unknown field is refused by name.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(transparent)]
-pub(super) struct Fields(Map<String, Value>);
-
 impl Content {
+    fn read(call: &Call) -> Result<Self, Problem> {
+        let content: Self = call.body()?;
+        let mut check = Check::default();
+        if content.is_active == Some(true) {
+            let what =
+                "a new version is never active; POST /templates/{id}/activate puts it in force";
+            check.refuse("is_active", what);
+        }
+        if let Some(name) = &content.name {
+            check.name("name", name);
+        }
+        content.check(check)?;
+        Ok(content)
+    }
+
     fn is_metadata_only(&self) -> bool {
         self.category.is_none()
             && self.template_text.is_none()
@@ -297,6 +299,12 @@ impl Content {
             && !(variables.is_array() || variables.is_object())
         {
             check.refuse("variables", "must be a list, or an object from name to type");
+        }
+        if let Some(variables) = &self.variables {
+            check.without_nulls("variables", variables);
+        }
+        for (name, value) in self.model_config.iter().flatten() {
+            check.without_nulls(&format!("model_config.{name}"), value);
         }
         check.done()
     }
@@ -375,51 +383,33 @@ fn blank(tenant: &Tenant, name: &str, author: &str) -> TemplateDefinition {
     }
 }
 
-#[utoipa::path(post, path = "/templates", request_body = NewTemplateBody,
+#[utoipa::path(post, path = "/templates", request_body = Content,
     responses((status = 201, body = TemplateVersion)))]
 pub(super) async fn create(State(admin): State<Admin>, call: Call) -> Result<Response, Problem> {
-    let new: NewTemplate = call.body()?;
-    let tenant = call::tenant(new.tenant_id.as_deref())?;
-    let content = new.content.read()?;
-    let mut check = Check::default();
-    check.name("name", &new.name);
-    content.check(check)?;
+    let content = Content::read(&call)?;
+    let tenant = call::tenant(content.tenant_id.as_deref())?;
+    let Some(name) = content.name.clone() else {
+        return Err(Problem::unprocessable("name: is missing"));
+    };
     let made = call
         .make(&admin, async || {
-            let named = RowQuery {
-                name: Some(new.name.clone()),
-                ..RowQuery::of(Table::Templates, &tenant)
-            };
+            let named =
+                RowQuery { name: Some(name.clone()), ..RowQuery::of(Table::Templates, &tenant) };
             if let Some(row) = admin.store.rows(&named).await?.first() {
                 let latest = row.columns.get("latest_version").cloned().unwrap_or_default();
                 let id = row.columns.get("id").and_then(Value::as_str).unwrap_or_default();
                 return Err(Problem::conflict(format!(
-                    "tenant {tenant} has a template {:?}, its newest version is {latest}; \
-                     PUT /templates/{id} makes the next one",
-                    new.name
+                    "tenant {tenant} has a template {name:?}, its newest version is {latest}; \
+                     PUT /templates/{id} makes the next one"
                 )));
             }
-            let mut definition = blank(&tenant, &new.name, &call.caller.name);
+            let mut definition = blank(&tenant, &name, &call.caller.name);
             let reason = content.reason.clone();
             content.apply(&mut definition);
             Ok(insert(&call, definition, None, reason))
         })
         .await?;
     answer(&admin, &tenant, &made).await
-}
-
-impl Fields {
-    fn read(self) -> Result<Content, Problem> {
-        if self.0.contains_key("is_active") {
-            return Err(Problem::unprocessable(
-                "is_active: a new version is never active; POST /templates/{id}/activate puts it in force",
-            ));
-        }
-        serde_path_to_error::deserialize(Value::Object(self.0)).map_err(|error| {
-            let (path, what) = (error.path().to_string(), error.inner().to_string());
-            Problem::unprocessable(if path == "." { what } else { format!("{path}: {what}") })
-        })
-    }
 }
 
 /// The plan that makes a version.
@@ -454,16 +444,23 @@ pub(super) async fn update(
     call: Call,
 ) -> Result<Response, Problem> {
     let tenant = whose.tenant()?;
-    let content = Fields::read(call.body()?)?;
-    content.check(Check::default())?;
+    let content = Content::read(&call)?;
     let made = call
         .make(&admin, async || {
             let row = row(&admin, Table::Templates, &tenant, id).await?;
             call.check(&etag(&row))?;
             let old: TemplateDefinition = row.definition(Table::Templates)?;
+            let renames = content.name.as_ref().is_some_and(|name| *name != old.name);
+            let moves = content.tenant_id.as_ref().is_some_and(|one| **one != *tenant.0);
+            if renames || moves {
+                return Err(Problem::unprocessable(format!(
+                    "name, tenant_id: all versions share them; this is {:?} of {tenant}",
+                    old.name
+                )));
+            }
             let reason = content.reason.clone();
             if content.is_metadata_only() {
-                return Ok(edit(&call, &row, old, content));
+                return Ok(edit(&call, &row, &old, content));
             }
             let latest = row.columns.get("latest_version").and_then(Value::as_u64).unwrap_or(0);
             let mut next = TemplateDefinition {
@@ -488,17 +485,17 @@ pub(super) async fn update(
 }
 
 /// The plan that changes description or tags in place.
-fn edit(call: &Call, row: &Row, old: TemplateDefinition, content: Content) -> Plan {
+fn edit(call: &Call, row: &Row, old: &TemplateDefinition, content: Content) -> Plan {
     let id = old.id.0;
     let mut new = old.clone();
     let reason = content.reason.clone();
     content.apply(&mut new);
-    if new == old {
+    if new == *old {
         return Plan::nothing(id);
     }
     (new.updated_by, new.updated_at) = (Some(call.caller.name.clone()), Some(clock::now_micros()));
     let mut entry = call.entry("template.edit", (OBJECT, id.to_string()), &new.tenant_id);
-    (entry.before, entry.after, entry.reason) = (shown(&old), shown(&new), reason);
+    (entry.before, entry.after, entry.reason) = (shown(old), shown(&new), reason);
     let change = Change {
         expects: vec![expect(Table::Templates, id, row)],
         puts: Definitions { templates: vec![new.into()], ..Definitions::default() },
@@ -516,16 +513,4 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let row = row(admin, Table::Templates, tenant, made.object).await?;
     Ok(made.answer(&body(&row)?, &etag(&row), COLLECTION))
-}
-
-/// A new template, as the document shows it.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "NewTemplate takes its fields apart in two steps")]
-pub(super) struct NewTemplateBody {
-    /// 1 to 255 letters, digits, `_ - . /`.
-    name: String,
-    /// `default` unless told otherwise.
-    tenant_id: Option<String>,
-    #[serde(flatten)]
-    content: Content,
 }

@@ -119,10 +119,13 @@ impl Tokens {
         let seen = metadata.and_then(|file| Some((file.modified().ok()?, file.len())));
         if seen != state.seen {
             match TokenFile::read(&self.file) {
-                Ok(file) => state.tokens = Arc::new(file.tokens),
+                Ok(file) => {
+                    state.tokens = Arc::new(file.tokens);
+                    state.seen = seen;
+                }
+                // Tried again with the next request.
                 Err(why) => events::tokens_unreadable(&why),
             }
-            state.seen = seen;
         }
         state.tokens.clone()
     }

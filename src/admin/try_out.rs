@@ -1,6 +1,9 @@
 //! Trying things out without a call: a version with values, a text against guardrails.
 
+use std::sync::Arc;
+
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -8,6 +11,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Call, Id, Params, Whose};
+use super::door;
 use super::problem::{FieldError, Problem};
 use super::templates::RoleName;
 use super::write::row;
@@ -22,6 +26,9 @@ use crate::template::variables::{Trust, Variable};
 
 /// Characters of English text that make up a token, as Gemini's documentation has it.
 const CHARS_A_TOKEN: usize = 4;
+
+/// Bytes of a text to try.
+const TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// Values to render with.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -249,6 +256,11 @@ pub(super) async fn test(
 ) -> Result<axum::Json<Judged>, Problem> {
     let sample: Sample = call.body()?;
     let tenant = call::tenant(sample.tenant_id.as_deref())?;
+    if sample.text.len() > TEXT_BYTES_MAX {
+        return Err(Problem::unprocessable(format!(
+            "text: at most {TEXT_BYTES_MAX} bytes are tried"
+        )));
+    }
     let rule = match (&sample.guardrail, sample.guardrail_id) {
         (Some(_), Some(_)) => {
             return Err(Problem::unprocessable("give guardrail or guardrail_id, not both"));
@@ -263,26 +275,31 @@ pub(super) async fn test(
     };
     let catalog = admin.refresher.current().load();
     let guardrails = match rule {
-        Some(rule) => {
-            Guardrails::compile(vec![rule]).map(std::sync::Arc::new).map_err(|error| {
-                Problem::unprocessable(format!("rule_config.{}: {}", error.place, error.what))
-            })?
-        }
+        Some(rule) => Guardrails::compile(vec![rule]).map(Arc::new).map_err(door::refused)?,
         None => match catalog.tenant(&tenant) {
             Some(tenant) => tenant.guardrails.clone(),
             None => return Ok(axum::Json(Judged::nothing(sample.text))),
         },
     };
+    // Off the threads that serve calls: text and expressions are the caller's.
+    let judging = tokio::task::spawn_blocking(move || judge(&guardrails, &sample));
+    let judged = judging.await.map_err(|_panicked| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the guardrails could not be tried")
+    })?;
+    Ok(axum::Json(judged))
+}
+
+fn judge(guardrails: &Guardrails, sample: &Sample) -> Judged {
     let named = sample.template.as_deref().map(|name| (name, sample.category.as_deref()));
     let select = |inspects| guardrails.select(sample.direction, inspects, named);
     let rules = select(Inspects::Untrusted).union(&select(Inspects::Rendered));
     let findings = guardrails.scan(&sample.text, &rules);
     let verdict = guardrails.judge(&findings);
-    Ok(axum::Json(Judged {
+    Judged {
         verdict,
-        violations: findings.iter().filter_map(|one| violation(&guardrails, one, None)).collect(),
+        violations: findings.iter().filter_map(|one| violation(guardrails, one, None)).collect(),
         text: (verdict != Verdict::Block).then(|| guardrails.redacted(&sample.text, &findings)),
-    }))
+    }
 }
 
 impl Candidate {

@@ -10,11 +10,14 @@ use uuid::Uuid;
 use super::Admin;
 use super::call::{Call, stale};
 use super::problem::Problem;
+use crate::catalog::Source;
 use crate::store::audit::Entry;
 use crate::store::{Change, Done, Expect, Row, RowQuery, StoreError, Table};
 use crate::words::clock;
 use crate::words::ids::Tenant;
 
+/// `false`: it is stored, but the catalog cannot be built; `/status` says why.
+const IN_FORCE: HeaderName = HeaderName::from_static("x-chaperone-in-force");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A change, and what it is answered with.
@@ -37,6 +40,8 @@ pub(super) struct Made {
     pub(super) object: Uuid,
     pub(super) status: StatusCode,
     replayed: bool,
+    /// Whether this sidecar could put it in force; `None`: there was nothing to do.
+    in_force: Option<bool>,
 }
 
 impl Call {
@@ -49,9 +54,12 @@ impl Call {
         if let Some(made) = self.made_before(admin).await? {
             return Ok(made);
         }
-        let Plan { mut change, object, status } = plan().await?;
+        let Plan { mut change, object, status } = match plan().await {
+            Ok(plan) => plan,
+            Err(problem) => return self.made_before(admin).await?.ok_or(problem),
+        };
         if change.audit.is_empty() {
-            return Ok(Made { object, status, replayed: false });
+            return Ok(Made { object, status, replayed: false, in_force: None });
         }
         change.done = self.key.as_ref().map(|key| Done {
             actor: self.caller.name.clone(),
@@ -61,19 +69,23 @@ impl Call {
             object_id: object.to_string(),
         });
         match admin.store.commit(&change).await {
-            Ok(()) => {}
+            Ok(()) => Ok(self.made(admin, object, status, false).await),
             // Somebody was faster: perhaps this very request, sent twice.
-            Err(error @ StoreError::Exists(_)) => {
-                let before = self.made_before(admin).await?;
-                return before.ok_or_else(|| Problem::from(error));
+            Err(error @ (StoreError::Exists(_) | StoreError::Moved { .. })) => {
+                let moved = matches!(error, StoreError::Moved { .. }) && self.is_conditional();
+                let problem =
+                    if moved { stale("which has just changed") } else { Problem::from(error) };
+                self.made_before(admin).await?.ok_or(problem)
             }
-            Err(StoreError::Moved { .. }) if self.is_conditional() => {
-                return Err(stale("which has just changed"));
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        admin.refresher.refresh().await;
-        Ok(Made { object, status, replayed: false })
+    }
+
+    /// Puts what was made in force here, and notes whether that worked.
+    async fn made(&self, admin: &Admin, object: Uuid, status: StatusCode, replayed: bool) -> Made {
+        let reloaded = admin.refresher.refresh().await;
+        let works = reloaded.failures.iter().all(|one| one.source != Source::Database);
+        Made { object, status, replayed, in_force: Some(works) }
     }
 
     /// What an earlier request with the same key did.
@@ -86,7 +98,7 @@ impl Call {
         }
         let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::OK);
         let object = done.object_id.parse().unwrap_or_default();
-        Ok(Some(Made { object, status, replayed: true }))
+        Ok(Some(self.made(admin, object, status, true).await))
     }
 
     /// What the books say of a change.
@@ -133,6 +145,9 @@ impl Made {
         }
         if self.replayed {
             set(REPLAYED, "true");
+        }
+        if let Some(in_force) = self.in_force {
+            set(IN_FORCE, if in_force { "true" } else { "false" });
         }
         response
     }

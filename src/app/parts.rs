@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -32,6 +33,8 @@ const PRICES: &str = include_str!("../../config/prices.toml");
 const OWNER_ONLY_DIR: u32 = 0o700;
 const OWNER_ONLY_FILE: u32 = 0o600;
 const LOCK: &str = "lock";
+/// How long a start waits for its migration before it serves from a fallback.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is one per process: the cryptography of every TLS connection.
 pub(super) fn prepare_process() {
@@ -105,8 +108,12 @@ pub(super) async fn migrate_at_start(settings: &Settings, store: &dyn Store) -> 
     match &settings.database {
         None => drop(store.migrate_up().await.context("the embedded store")?),
         Some(database) if database.migrate_at_start => {
-            if let Err(error) = store.migrate_up().await {
-                events::not_migrated(&error.to_string());
+            match tokio::time::timeout(MIGRATION_PATIENCE, store.migrate_up()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => events::not_migrated(&error.to_string()),
+                Err(_late) => {
+                    events::not_migrated("no answer in time; calls are served without it")
+                }
             }
         }
         Some(_) => {}

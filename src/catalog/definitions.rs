@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::guardrail::{Kind, Rule, RuleConfig, Severity};
 use crate::template::{Message, Syntax};
 use crate::words::ids::{ExperimentId, GuardrailId, TemplateId, Tenant};
+use crate::words::telling::without_values;
 
 /// Everything a catalog is compiled from. Shared, because most of it outlives a reload.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -195,11 +196,12 @@ fn by_user() -> String {
 impl Definitions {
     /// Reads JSON: the whole object, or a bare list of templates. Says where it does not fit.
     pub fn from_json(json: &str) -> Result<Self, String> {
+        let refuse = |error: serde_json::Error| without_values(&error.to_string());
         if json.trim_start().starts_with('[') {
-            let templates = serde_json::from_str(json).map_err(|error| error.to_string())?;
+            let templates = serde_json::from_str(json).map_err(refuse)?;
             return Ok(Self { templates, ..Self::default() });
         }
-        serde_json::from_str(json).map_err(|error| error.to_string())
+        serde_json::from_str(json).map_err(refuse)
     }
 
     /// These with `changes` in place of the rows of the same id; `whole`: without the rows that

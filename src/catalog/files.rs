@@ -14,6 +14,7 @@ use toml::{Table, Value};
 
 use super::definitions::{Definition, Definitions, TemplateDefinition};
 use crate::words::ids::Tenant;
+use crate::words::telling::without_values;
 
 const FENCE: &str = "+++";
 
@@ -73,7 +74,8 @@ impl Definitions {
         let refuse = |why: String| FileError { file: name.to_owned(), why };
         let path = std::path::Path::new(name);
         let ends_in = |extension: &str| path.extension().is_some_and(|found| found == extension);
-        let is_in = |folder: &str| path.components().any(|one| one.as_os_str() == folder);
+        let is_in =
+            |folder: &str| path.components().next().is_some_and(|one| one.as_os_str() == folder);
         if ends_in("prompt") {
             self.templates.push(Arc::new(template(content).map_err(refuse)?));
         } else if ends_in("toml") && is_in("experiments") {
@@ -119,9 +121,11 @@ fn checked<T: PartialEq>(
     definition: &T,
     read: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<(String, String), FileError> {
-    let written = content.and_then(|content| match read(&content)? == *definition {
-        true => Ok(content),
-        false => Err("it holds something that a file cannot say".to_owned()),
+    let written = content.and_then(|content| {
+        let is_whole = read(&content)? == *definition;
+        is_whole
+            .then_some(content)
+            .ok_or_else(|| "it holds something that a file cannot say".to_owned())
     });
     match written {
         Ok(content) => Ok((file, content)),
@@ -159,28 +163,50 @@ fn without_nulls(value: &mut serde_json::Value) {
 }
 
 fn template(content: &str) -> Result<TemplateDefinition, String> {
-    let (front, body) = content
-        .strip_prefix(FENCE)
-        .and_then(|rest| rest.split_once(&format!("\n{FENCE}")))
-        .ok_or_else(|| format!("a template file begins with TOML between two {FENCE} lines"))?;
+    let shape = || format!("a template file begins with TOML between two {FENCE} lines");
+    let rest = content.strip_prefix(FENCE).ok_or_else(shape)?;
+    let end = format!("\n{FENCE}");
+    let mut refused = shape();
+    // A text within the TOML may hold such a line too: the fence is the first behind which the TOML is
+    // complete.
+    for (at, _) in rest.match_indices(&end) {
+        let (front, body) = rest.split_at(at);
+        match toml::from_str::<Table>(front) {
+            Ok(table) => return with_text(table, body.strip_prefix(&end).unwrap_or(body)),
+            Err(error) => refused = told(front, &error),
+        }
+    }
+    Err(refused)
+}
+
+fn with_text(mut table: Table, body: &str) -> Result<TemplateDefinition, String> {
     // The line feed that ends the fence belongs to the fence, the one that ends the file to the file.
     let body = body.strip_prefix('\n').unwrap_or(body);
     let body = body.strip_suffix('\n').unwrap_or(body);
-    let mut table: Table = toml::from_str(front).map_err(|error| error.to_string())?;
     if !body.is_empty() {
         table.insert("template_text".to_owned(), Value::String(body.to_owned()));
     }
     from_table(table)
 }
 
+/// What is wrong with a file and where; its own text is left out.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let what = without_values(error.message());
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {what}", before.matches('\n').count() + 1),
+        None => what,
+    }
+}
+
 fn plain<T: DeserializeOwned>(content: &str) -> Result<T, String> {
-    from_table(toml::from_str(content).map_err(|error| error.to_string())?)
+    from_table(toml::from_str(content).map_err(|error| told(content, &error))?)
 }
 
 fn from_table<T: DeserializeOwned>(table: Table) -> Result<T, String> {
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct Whole<T>(T);
-    let whole: Whole<T> = table.try_into().map_err(|error: toml::de::Error| error.to_string())?;
+    let whole: Whole<T> =
+        table.try_into().map_err(|error: toml::de::Error| without_values(error.message()))?;
     Ok(whole.0)
 }

@@ -14,6 +14,8 @@ use crate::app;
 use crate::words::secret::Secret;
 
 const OWNER_ONLY: u32 = 0o600;
+/// Names of the tokens that stand in the configuration.
+const CONFIGURED: [&str; 2] = ["super_admin", "viewer"];
 
 /// Makes, lists or takes away tokens in the tokens file.
 pub fn token(file: Option<&Path>, step: TokenStep) -> anyhow::Result<()> {
@@ -30,6 +32,11 @@ pub fn token(file: Option<&Path>, step: TokenStep) -> anyhow::Result<()> {
             return Ok(());
         }
         TokenStep::Add { name, role } => {
+            if CONFIGURED.contains(&name.as_str()) {
+                bail!(
+                    "{name:?} is what the token of the configuration is called; take another name"
+                );
+            }
             if name.is_empty() || known.tokens.iter().any(|token| token.name == name) {
                 bail!("{name:?} is taken; `chaperone token list` shows who holds one");
             }

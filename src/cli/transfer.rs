@@ -1,6 +1,6 @@
 //! `chaperone export` and `chaperone import`: the whole catalog as files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::{say, settings};
 use crate::app;
-use crate::catalog::definitions::{Definition, Definitions, Status, TemplateDefinition};
+use crate::catalog::definitions::{
+    Definition, Definitions, ExperimentDefinition, GuardrailDefinition, Status, TemplateDefinition,
+};
 use crate::catalog::{Catalog, Source};
 use crate::store::audit::Entry;
 use crate::store::sources::from_directory;
@@ -41,220 +43,264 @@ pub async fn export(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
 pub async fn import(file: Option<&Path>, dir: &Path, activate: bool) -> anyhow::Result<()> {
     let settings = settings(file)?;
     let given = from_directory(dir).map_err(|why| anyhow::anyhow!(why))?;
-    // Ordered as in every source; two files of one id or place would lose one.
-    let [templates, guardrails, experiments] = given.counts();
+    alone(&given.templates)?;
+    alone(&given.guardrails)?;
+    alone(&given.experiments)?;
     let given = Definitions::default().updated(given, true);
     Catalog::compile(given.clone(), Source::File, 1, clock::now())?;
     let store = app::open_store(&settings)?;
     let known = store.changed(None).await?.definitions;
-    let mut import = Import { change: Change::default(), activate, waiting: Vec::new() };
-    import.templates(&given, &known)?;
-    import.guardrails(store.as_ref(), &given, &known).await?;
-    import.experiments(&given, &known)?;
-    if activate {
-        import.activations(store.as_ref(), &given, &known).await?;
+    let mut import = Import {
+        known: &known,
+        puts: Definitions::default(),
+        activate,
+        left: Vec::new(),
+        change: Change::default(),
+    };
+    import.templates(&given)?;
+    import.guardrails(&given);
+    import.experiments(&given)?;
+    // Nothing may come into the store that no sidecar could build a catalog from.
+    let after = known.updated(import.puts.clone(), false);
+    Catalog::compile(after, Source::Database, 1, clock::now())?;
+    import.expectations(store.as_ref()).await?;
+    let Import { mut change, puts, left, .. } = import;
+    change.puts = puts;
+    if !change.audit.is_empty() {
+        store.commit(&change).await?;
     }
-    let (made, waiting) = (import.change.audit.len(), import.waiting);
-    if made > 0 {
-        store.commit(&import.change).await?;
-    }
+    let [templates, guardrails, experiments] = given.counts();
     say(format_args!(
         "read {templates} template versions, {guardrails} guardrails and {experiments} experiments; \
-         made {made} changes"
+         made {} changes",
+        change.audit.len()
     ));
-    for name in &waiting {
-        say(format_args!("not in force: {name}"));
+    for name in &left {
+        say(format_args!("left alone: {name}"));
     }
-    if !waiting.is_empty() {
-        say("put them in force through the admin API, or import with --activate");
+    if !left.is_empty() {
+        say("change them through the admin API, or import with --activate");
     }
     Ok(())
 }
 
-struct Import {
-    change: Change,
-    activate: bool,
-    /// What the files say is active and this import left alone.
-    waiting: Vec<String>,
+/// Two files of one id or of one name and version would lose one.
+fn alone(given: &[Arc<impl Definition>]) -> anyhow::Result<()> {
+    let (mut ids, mut places) = (HashSet::new(), HashSet::new());
+    for one in given {
+        let (tenant, name, version) = one.place();
+        if !ids.insert(one.id()) || !places.insert((tenant, name, version)) {
+            bail!(
+                "two files define {name:?} (version {version}) of tenant {tenant}, or its id {}",
+                one.id()
+            );
+        }
+    }
+    Ok(())
 }
 
-impl Import {
+struct Import<'k> {
+    known: &'k Definitions,
+    puts: Definitions,
+    activate: bool,
+    /// What the files would have otherwise, and this import leaves as it is.
+    left: Vec<String>,
+    change: Change,
+}
+
+impl Import<'_> {
     /// Versions are immutable: one that is there must be the same.
-    fn templates(&mut self, given: &Definitions, known: &Definitions) -> anyhow::Result<()> {
+    fn templates(&mut self, given: &Definitions) -> anyhow::Result<()> {
+        let known = self.known;
         let by_place: HashMap<_, _> =
             known.templates.iter().map(|one| (one.place(), one)).collect();
         let by_id: HashMap<_, _> = known.templates.iter().map(|one| (one.id(), one)).collect();
         for one in &given.templates {
             let shown =
                 format!("template {}@{} of tenant {}", one.name, one.version, one.tenant_id);
-            if let Some(there) = by_place.get(&one.place()).or_else(|| by_id.get(&one.id())) {
-                if there.id() != one.id() || content(there) != content(one) {
-                    bail!(
-                        "{shown} is in the store with another id or content; give the file's the next version"
-                    );
-                }
-                continue;
+            let there = by_place.get(&one.place()).or_else(|| by_id.get(&one.id())).copied();
+            if there.is_some_and(|there| there.id != one.id || content(there) != content(one)) {
+                bail!(
+                    "{shown} is in the store with another id or content; \
+                     give the file's the next version"
+                );
             }
-            let version = TemplateDefinition { is_active: false, ..stamped(one) };
-            if one.is_active && !self.activate {
-                self.waiting.push(shown);
+            let switches = one.is_active && !there.is_some_and(|there| there.is_active);
+            if switches && !self.activate {
+                self.left.push(format!("{shown} is not active"));
             }
-            self.expect(Table::Templates, one.id());
-            self.note("template.import", "template", one.as_ref(), one.id());
-            self.change.puts.templates.push(Arc::new(version));
+            if there.is_none() {
+                self.note("template.import", None::<&TemplateDefinition>, one.as_ref());
+            }
+            if switches && self.activate {
+                self.switch(one, there);
+            } else if there.is_none() {
+                let version = TemplateDefinition { is_active: false, ..stamped(one) };
+                self.puts.templates.push(Arc::new(version));
+            }
         }
         Ok(())
     }
 
-    async fn guardrails(
-        &mut self,
-        store: &dyn Store,
-        given: &Definitions,
-        known: &Definitions,
-    ) -> anyhow::Result<()> {
+    /// Moves the pointer of a name to a version, new or there already.
+    fn switch(&mut self, one: &Arc<TemplateDefinition>, there: Option<&Arc<TemplateDefinition>>) {
+        let now = clock::now_micros();
+        let stamp = |version: &TemplateDefinition, is_active: bool| TemplateDefinition {
+            is_active,
+            deactivated_at: (!is_active).then_some(now),
+            deactivated_by: (!is_active).then(|| ACTOR.to_owned()),
+            updated_at: Some(now),
+            updated_by: Some(ACTOR.to_owned()),
+            ..stamped(version)
+        };
+        let active = self.known.templates.iter().find(|there| {
+            there.is_active
+                && there.ab_test_group.is_none()
+                && (&there.tenant_id, &there.name) == (&one.tenant_id, &one.name)
+        });
+        if let Some(active) = active {
+            self.puts.templates.push(Arc::new(stamp(active, false)));
+        }
+        let on = stamp(there.unwrap_or(one), true);
+        self.note("template.activate", active.map(Arc::as_ref), &on);
+        self.puts.templates.push(Arc::new(on));
+        self.change.activations.push(Activation {
+            id: Uuid::now_v7(),
+            tenant_id: one.tenant_id.clone(),
+            template_name: one.name.clone(),
+            template_id: Some(one.id),
+            restores_id: active.map(|active| active.id),
+            action: Move::Activate,
+            actor: ACTOR.to_owned(),
+            reason: Some("import".to_owned()),
+            request_id: None,
+            at: now,
+        });
+    }
+
+    /// One that is there changes only when asked to: it may be in force.
+    fn guardrails(&mut self, given: &Definitions) {
+        let known = self.known;
         let by_place: HashMap<_, _> =
             known.guardrails.iter().map(|one| (one.place(), one)).collect();
         for one in &given.guardrails {
-            let there = by_place.get(&one.place());
+            let shown = format!("guardrail {} of tenant {}", one.name, one.tenant_id);
+            let there = by_place.get(&one.place()).copied();
             let mut new = one.as_ref().clone();
-            new.id = there.map_or(one.id, |there| there.id);
-            new.is_active = match there {
-                _ if self.activate => one.is_active,
-                Some(there) => there.is_active,
-                None => false,
-            };
-            (new.created_by, new.created_at) = match there {
-                Some(there) => (there.created_by.clone(), there.created_at),
-                None => (one.created_by.clone(), one.created_at.or(Some(clock::now_micros()))),
-            };
-            (new.updated_by, new.updated_at) = there
-                .map_or((one.updated_by.clone(), one.updated_at), |one| {
-                    (one.updated_by.clone(), one.updated_at)
-                });
-            if one.is_active && !new.is_active {
-                self.waiting.push(format!("guardrail {} of tenant {}", one.name, one.tenant_id));
-            }
-            if there.is_some_and(|there| there.as_ref() == &new) {
-                continue;
-            }
-            match there {
-                Some(there) => self.hold(store, Table::Guardrails, there.as_ref()).await?,
-                None => self.expect(Table::Guardrails, new.id()),
-            }
             (new.updated_by, new.updated_at) = (Some(ACTOR.to_owned()), Some(clock::now_micros()));
-            self.note("guardrail.import", "guardrail", &new, new.id());
-            self.change.puts.guardrails.push(Arc::new(new));
+            match there {
+                None => {
+                    if one.is_active && !self.activate {
+                        self.left.push(format!("{shown} is not active"));
+                        new.is_active = false;
+                    }
+                    new.created_at = new.created_at.or(new.updated_at);
+                }
+                Some(there) => {
+                    new.id = there.id;
+                    (new.created_by, new.created_at) = (there.created_by.clone(), there.created_at);
+                    let as_there = GuardrailDefinition {
+                        updated_by: there.updated_by.clone(),
+                        updated_at: there.updated_at,
+                        ..new.clone()
+                    };
+                    if as_there == **there {
+                        continue;
+                    }
+                    if !self.activate {
+                        self.left.push(format!("{shown} is different"));
+                        continue;
+                    }
+                }
+            }
+            self.note("guardrail.import", there.map(Arc::as_ref), &new);
+            self.puts.guardrails.push(Arc::new(new));
         }
-        Ok(())
     }
 
     /// An experiment that ran elsewhere is a draft here until somebody starts it.
-    fn experiments(&mut self, given: &Definitions, known: &Definitions) -> anyhow::Result<()> {
+    fn experiments(&mut self, given: &Definitions) -> anyhow::Result<()> {
+        let known = self.known;
         let by_place: HashMap<_, _> =
             known.experiments.iter().map(|one| (one.place(), one)).collect();
         for one in &given.experiments {
             let shown = format!("experiment {} of tenant {}", one.name, one.tenant_id);
             if let Some(there) = by_place.get(&one.place()) {
-                if there.id() != one.id() {
+                if there.id != one.id {
                     bail!("{shown} is in the store with another id");
                 }
                 continue;
             }
             let mut new = one.as_ref().clone();
-            let runs = matches!(one.status, Status::Active | Status::Paused);
-            if runs && !self.activate {
+            if matches!(one.status, Status::Active | Status::Paused) && !self.activate {
                 new.status = Status::Draft;
-                self.waiting.push(shown);
+                self.left.push(format!("{shown} is a draft"));
             }
             new.created_at = new.created_at.or(Some(clock::now_micros()));
-            self.expect(Table::Experiments, one.id());
-            self.note("experiment.import", "experiment", &new, one.id());
-            self.change.puts.experiments.push(Arc::new(new));
+            self.note("experiment.import", None::<&ExperimentDefinition>, &new);
+            self.puts.experiments.push(Arc::new(new));
         }
         Ok(())
     }
 
-    /// Puts the versions in force that the files say are.
-    async fn activations(
-        &mut self,
-        store: &dyn Store,
-        given: &Definitions,
-        known: &Definitions,
-    ) -> anyhow::Result<()> {
-        for one in given.templates.iter().filter(|one| one.is_active) {
-            let active = known.templates.iter().find(|there| {
-                there.is_active && (&there.tenant_id, &there.name) == (&one.tenant_id, &one.name)
-            });
-            if active.is_some_and(|active| active.id == one.id) {
-                continue;
-            }
-            if let Some(active) = active {
-                self.hold(store, Table::Templates, active.as_ref()).await?;
-                let off = TemplateDefinition { is_active: false, ..active.as_ref().clone() };
-                self.change.puts.templates.push(Arc::new(off));
-            }
-            if known.templates.iter().any(|there| there.id == one.id) {
-                self.hold(store, Table::Templates, one.as_ref()).await?;
-            }
-            self.change.activations.push(Activation {
-                id: Uuid::now_v7(),
-                tenant_id: one.tenant_id.clone(),
-                template_name: one.name.clone(),
-                template_id: Some(one.id),
-                restores_id: active.map(|active| active.id),
-                action: Move::Activate,
-                actor: ACTOR.to_owned(),
-                reason: Some("import".to_owned()),
-                request_id: None,
-                at: clock::now_micros(),
-            });
-            self.note("template.activate", "template", one.as_ref(), one.id());
-            self.change.puts.templates.push(Arc::new(stamped(one)));
+    /// What was read must still be so when it is overwritten, and what is new must not be there.
+    async fn expectations(&mut self, store: &dyn Store) -> anyhow::Result<()> {
+        let Definitions { templates, guardrails, experiments } = self.known;
+        for one in &self.puts.templates {
+            let expect = expectation(store, Table::Templates, templates, one.id()).await?;
+            self.change.expects.push(expect);
+        }
+        for one in &self.puts.guardrails {
+            let expect = expectation(store, Table::Guardrails, guardrails, one.id()).await?;
+            self.change.expects.push(expect);
+        }
+        for one in &self.puts.experiments {
+            let expect = expectation(store, Table::Experiments, experiments, one.id()).await?;
+            self.change.expects.push(expect);
         }
         Ok(())
     }
 
-    /// It must not be there yet.
-    fn expect(&mut self, table: Table, id: Uuid) {
-        self.change.expects.push(Expect { table, id, revision: None });
-    }
-
-    /// It must not move until this is carried out.
-    async fn hold(
-        &mut self,
-        store: &dyn Store,
-        table: Table,
-        definition: &impl Definition,
-    ) -> anyhow::Result<()> {
-        let query =
-            RowQuery { id: Some(definition.id()), ..RowQuery::of(table, definition.place().0) };
-        let row = store.rows(&query).await?.into_iter().next();
-        let revision = row.map(|row| row.revision);
-        self.change.expects.push(Expect { table, id: definition.id(), revision });
-        Ok(())
-    }
-
-    fn note(
+    fn note<T: Definition + serde::Serialize>(
         &mut self,
         action: &str,
-        kind: &'static str,
-        after: &(impl Definition + serde::Serialize),
-        id: Uuid,
+        before: Option<&T>,
+        after: &T,
     ) {
+        let shown = |one: &T| serde_json::to_string(one).ok();
+        let kind = action.split('.').next().unwrap_or_default();
+        let kinds = ["template", "guardrail", "experiment"];
         self.change.audit.push(Entry {
             id: Uuid::now_v7(),
             tenant_id: after.place().0.clone(),
             at: clock::now_micros(),
             actor: ACTOR.to_owned(),
             action: action.to_owned(),
-            object_type: kind,
-            object_id: id.to_string(),
-            before: None,
-            after: serde_json::to_string(after).ok(),
+            object_type: kinds.into_iter().find(|one| *one == kind).unwrap_or("template"),
+            object_id: after.id().to_string(),
+            before: before.and_then(shown),
+            after: shown(after),
             reason: None,
             request_id: None,
         });
     }
+}
+
+async fn expectation<T: Definition + serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    table: Table,
+    known: &[Arc<T>],
+    id: Uuid,
+) -> anyhow::Result<Expect> {
+    let Some(there) = known.iter().find(|one| one.id() == id) else {
+        return Ok(Expect { table, id, revision: None });
+    };
+    let query = RowQuery { id: Some(id), ..RowQuery::of(table, there.place().0) };
+    let row = store.rows(&query).await?.into_iter().next().context("it is gone meanwhile")?;
+    if row.definition::<T>(table)? != **there {
+        bail!("{} was changed while this import read it; run it again", there.place().1);
+    }
+    Ok(Expect { table, id, revision: Some(row.revision) })
 }
 
 /// With the time it was made, which files may leave out.

@@ -1,6 +1,6 @@
 //! From rules to automata, with a refusal for every rule that could not be kept to its word.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -23,6 +23,8 @@ const RULE_PATTERNS_MAX: usize = 500;
 const EXPRESSION_BYTES_MAX: usize = 4096;
 /// Bytes one regular expression may match: the most a stream may have to hold back.
 const MATCH_BYTES_MAX: usize = 1024;
+/// Fewer are not worth a thread.
+const EXPRESSIONS_A_THREAD: usize = 32;
 /// Memory of one compiled expression.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Above this many bytes of literals the automaton trades speed for memory.
@@ -105,6 +107,7 @@ impl Guardrails {
     /// The same, taking the expressions over that `previous` has compiled already.
     pub fn recompile(rules: Vec<Rule>, previous: Option<&Self>) -> Result<Self, RuleError> {
         let known = previous.map(Self::engines).unwrap_or_default();
+        let fresh = Engine::compile_all(&rules, &known);
         let mut needles: BTreeMap<String, Vec<Use>> = BTreeMap::new();
         let mut sorted = Vec::new();
         let mut patterns = Vec::new();
@@ -117,11 +120,17 @@ impl Guardrails {
             }
             for (place, config) in rule.config.patterns.iter().enumerate() {
                 let streams = rule.looks_at(Direction::Response);
-                let engine = match known.get(&(config.regex.as_str(), streams)) {
-                    Some(engine) => (*engine).clone(),
-                    None => Engine::compile(&config.regex, streams)
-                        .map(Arc::new)
-                        .map_err(|what| refuse(rule, format!("patterns[{place}]"), what))?,
+                let key = (config.regex.as_str(), streams);
+                let engine = match (known.get(&key), fresh.get(&key)) {
+                    (Some(engine), _) => (*engine).clone(),
+                    (None, Some(Ok(engine))) => engine.clone(),
+                    (None, Some(Err(what))) => {
+                        return Err(refuse(rule, format!("patterns[{place}]"), what.clone()));
+                    }
+                    (None, None) => {
+                        let what = "the expression could not be compiled".to_owned();
+                        return Err(refuse(rule, format!("patterns[{place}]"), what));
+                    }
                 };
                 for anchor in &engine.anchors {
                     needles.entry(anchor.clone()).or_default().push(Use::Anchor(patterns.len()));
@@ -198,7 +207,37 @@ impl Guardrails {
     }
 }
 
+/// An expression, and whether it must be able to follow a stream.
+type Expression<'r> = (&'r str, bool);
+
 impl Engine {
+    /// Compiles the expressions of these rules that are not known yet, on all processors: thousands of
+    /// them take seconds on one.
+    fn compile_all<'r>(
+        rules: &'r [Rule],
+        known: &HashMap<(&str, bool), &Arc<Self>>,
+    ) -> HashMap<Expression<'r>, Result<Arc<Self>, String>> {
+        let new: BTreeSet<Expression<'r>> = rules
+            .iter()
+            .flat_map(|rule| rule.config.patterns.iter().map(move |one| (one, rule)))
+            .map(|(one, rule)| (one.regex.as_str(), rule.looks_at(Direction::Response)))
+            .filter(|key| !known.contains_key(key))
+            .collect();
+        let new: Vec<Expression<'r>> = new.into_iter().collect();
+        let compile = |(one, streams): &Expression<'r>| {
+            ((*one, *streams), Self::compile(one, *streams).map(Arc::new))
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = new.len().div_ceil(workers).max(EXPRESSIONS_A_THREAD);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = new
+                .chunks(share)
+                .map(|some| scope.spawn(move || some.iter().map(compile).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
+        })
+    }
+
     fn compile(expression: &str, streams: bool) -> Result<Self, String> {
         if expression.len() > EXPRESSION_BYTES_MAX {
             return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));

@@ -19,35 +19,45 @@ const SHORTER_MAX: usize = 16;
 
 /// Which rules apply to a text, by their position in [`Guardrails::rules`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuleSet(Vec<bool>);
+pub struct RuleSet {
+    applies: Vec<bool>,
+    count: usize,
+}
 
 impl RuleSet {
     /// Whether a rule applies.
     pub fn contains(&self, rule: usize) -> bool {
-        self.0.get(rule).copied().unwrap_or(false)
+        self.applies.get(rule).copied().unwrap_or(false)
+    }
+
+    /// How many rules apply.
+    pub fn len(&self) -> usize {
+        self.count
     }
 
     /// Whether no rule applies.
     pub fn is_empty(&self) -> bool {
-        !self.0.contains(&true)
+        self.count == 0
     }
 
     /// The positions of the rules that apply.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().filter_map(|(rule, applies)| applies.then_some(rule))
+        self.applies.iter().enumerate().filter_map(|(rule, applies)| applies.then_some(rule))
     }
 
     /// Adds the rules of another set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        let len = self.0.len().max(other.0.len());
+        let len = self.applies.len().max(other.applies.len());
         (0..len).map(|rule| self.contains(rule) || other.contains(rule)).collect()
     }
 }
 
 impl FromIterator<bool> for RuleSet {
     fn from_iter<I: IntoIterator<Item = bool>>(rules: I) -> Self {
-        Self(rules.into_iter().collect())
+        let applies: Vec<bool> = rules.into_iter().collect();
+        let count = applies.iter().filter(|applies| **applies).count();
+        Self { applies, count }
     }
 }
 

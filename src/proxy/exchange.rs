@@ -22,6 +22,11 @@ use crate::telemetry;
 use crate::words::ids::ExecutionId;
 use crate::words::{clock, digest};
 
+/// Guardrails listed one by one in an execution, whatever they found; of more, only those that found
+/// something are.
+const EVALUATIONS_MAX: usize = 100;
+/// Stands for the guardrails that are not listed one by one. No guardrail can be called so.
+const OTHERS: &str = "*";
 /// Violations kept with their place; the reasons count all of them.
 const VIOLATIONS_MAX: usize = 100;
 
@@ -140,18 +145,26 @@ impl Exchange {
             Direction::Request => "request",
             Direction::Response => "response",
         };
-        for index in rules.iter() {
-            let Some(rule) = guardrails.rules().get(index) else { continue };
-            let mut found: BTreeMap<&str, usize> = BTreeMap::new();
-            for finding in findings.iter().filter(|finding| finding.rule == index) {
-                *found.entry(guardrails.entity(finding)).or_default() += 1;
-            }
-            for entity in found.keys() {
-                let action = rule.action().name();
-                let what = [rule.name.as_str(), entity, direction, action];
+        let mut found: BTreeMap<usize, BTreeMap<&str, usize>> = BTreeMap::new();
+        for finding in findings {
+            let entities = found.entry(finding.rule).or_default();
+            *entities.entry(guardrails.entity(finding)).or_default() += 1;
+        }
+        for (index, entities) in &found {
+            let Some(rule) = guardrails.rules().get(*index) else { continue };
+            for entity in entities.keys() {
+                let what = [rule.name.as_str(), entity, direction, rule.action().name()];
                 telemetry::events::violation(&open.execution.request_id, what);
             }
-            open.execution.evaluated(&rule.name, direction, &found);
+            open.execution.evaluated(&rule.name, direction, entities);
+        }
+        if rules.len() > EVALUATIONS_MAX {
+            open.execution.others_passed(rules.len() - found.len());
+        } else {
+            let passed = rules.iter().filter(|index| !found.contains_key(index));
+            for rule in passed.filter_map(|index| guardrails.rules().get(index)) {
+                open.execution.evaluated(&rule.name, direction, &BTreeMap::new());
+            }
         }
         let room = VIOLATIONS_MAX.saturating_sub(open.execution.guardrail_violations.len());
         for finding in findings.iter().take(room) {
@@ -242,6 +255,17 @@ impl Execution {
             {
                 *value = json!({"sha256": digest::sha256_hex(value.to_string().as_bytes())});
             }
+        }
+    }
+
+    /// Thousands of guardrails that found nothing are one entry, the first time they look.
+    fn others_passed(&mut self, count: usize) {
+        if self.guardrails_evaluated.iter().all(|one| one.rule_name != OTHERS) {
+            self.guardrails_evaluated.push(Evaluation {
+                rule_name: OTHERS.to_owned(),
+                passed: true,
+                reason: Some(format!("{count} more guardrails found nothing")),
+            });
         }
     }
 

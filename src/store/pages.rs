@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{StoreError, Table};
 use crate::words::ids::Tenant;
+use crate::words::telling::without_values;
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -114,7 +115,7 @@ impl Row {
         serde_json::from_value(Value::Object(definition)).map_err(|error| StoreError::Row {
             table: table.name(),
             id,
-            why: error.to_string(),
+            why: without_values(&error.to_string()),
         })
     }
 }

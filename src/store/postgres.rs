@@ -294,7 +294,7 @@ impl Store for Postgres {
             (&query.after, Type::INT8),
             (&limit, Type::INT8),
         ];
-        let rows = self.ask(ADMIN_DEADLINE, sql::AUDIT, &params).await?;
+        let rows = self.ask(ADMIN_DEADLINE, &sql::audit(query), &params).await?;
         rows.iter().map(|row| chained(row).map_err(|error| from_driver(&error))).collect()
     }
 

@@ -19,8 +19,15 @@ const TABLE: &str = "
         id text not null,
         definition text not null,
         primary key (kind, id)) without rowid;
+    create table if not exists catalog_snapshot_whole (id integer primary key check (id = 1));
     create table if not exists last_known_good (id integer primary key, definitions text not null)";
+/// Rows written in one transaction: the outbox and the embedded store write to the same file.
+const STRIDE: usize = 500;
 const CLEAR: &str = "delete from catalog_snapshot";
+/// Stands only while the rows are a whole catalog.
+const IS_WHOLE: &str = "select 1 from catalog_snapshot_whole";
+const SET_WHOLE: &str = "insert or replace into catalog_snapshot_whole (id) values (1)";
+const CLEAR_WHOLE: &str = "delete from catalog_snapshot_whole";
 const PUT: &str = "
     insert into catalog_snapshot (kind, id, definition) values (?1, ?2, ?3)
         on conflict (kind, id) do update set definition = excluded.definition";
@@ -49,18 +56,29 @@ impl Snapshot {
         let mut saved = self.saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let driver = |error: rusqlite::Error| from_driver(&error);
         let mut connection = self.open()?;
-        let transaction = connection.transaction().map_err(driver)?;
-        if saved.is_none() {
-            transaction.execute(CLEAR, []).map_err(driver)?;
-            transaction.execute(CLEAR_OLD, []).map_err(driver)?;
-        }
         let nothing = Definitions::default();
         let old = saved.as_deref().unwrap_or(&nothing);
+        let mut edits = Vec::new();
         let Definitions { templates, guardrails, experiments } = definitions.as_ref();
-        put(&transaction, Table::Templates, &old.templates, templates)?;
-        put(&transaction, Table::Guardrails, &old.guardrails, guardrails)?;
-        put(&transaction, Table::Experiments, &old.experiments, experiments)?;
-        transaction.commit().map_err(driver)?;
+        differ(Table::Templates, &old.templates, templates, &mut edits)?;
+        differ(Table::Guardrails, &old.guardrails, guardrails, &mut edits)?;
+        differ(Table::Experiments, &old.experiments, experiments, &mut edits)?;
+        let is_small = saved.is_some() && edits.len() <= STRIDE;
+        if !is_small {
+            connection.execute(CLEAR_WHOLE, []).map_err(driver)?;
+        }
+        if saved.is_none() {
+            connection.execute(CLEAR, []).map_err(driver)?;
+        }
+        for some in edits.chunks(STRIDE) {
+            let transaction = connection.transaction().map_err(driver)?;
+            for edit in some {
+                edit.carry_out(&transaction).map_err(driver)?;
+            }
+            transaction.commit().map_err(driver)?;
+        }
+        connection.execute(SET_WHOLE, []).map_err(driver)?;
+        connection.execute(CLEAR_OLD, []).map_err(driver)?;
         *saved = Some(definitions.clone());
         Ok(())
     }
@@ -70,6 +88,7 @@ impl Snapshot {
         let driver = |error: rusqlite::Error| from_driver(&error);
         let connection = self.open()?;
         let mut definitions = Definitions::default();
+        let is_whole = connection.query_row(IS_WHOLE, [], |_| Ok(())).optional().map_err(driver)?;
         let mut statement = connection.prepare(LOAD).map_err(driver)?;
         let mut rows = statement.query([]).map_err(driver)?;
         while let Some(row) = rows.next().map_err(driver)? {
@@ -84,7 +103,7 @@ impl Snapshot {
                 None => {}
             }
         }
-        if definitions != Definitions::default() {
+        if is_whole.is_some() {
             // In the order of every other source.
             return Ok(Some(Definitions::default().updated(definitions, true)));
         }
@@ -107,23 +126,39 @@ impl Snapshot {
     }
 }
 
-fn put<T: Definition + serde::Serialize>(
-    transaction: &Transaction<'_>,
+/// A row to write, or without a definition to remove.
+struct Edit {
+    kind: &'static str,
+    id: Uuid,
+    definition: Option<String>,
+}
+
+impl Edit {
+    fn carry_out(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let id = self.id.to_string();
+        match &self.definition {
+            Some(json) => transaction.prepare_cached(PUT)?.execute(params![self.kind, id, json]),
+            None => transaction.prepare_cached(REMOVE)?.execute(params![self.kind, id]),
+        }
+        .map(drop)
+    }
+}
+
+fn differ<T: Definition + serde::Serialize>(
     table: Table,
     old: &[Arc<T>],
     new: &[Arc<T>],
+    edits: &mut Vec<Edit>,
 ) -> Result<(), StoreError> {
-    let driver = |error: rusqlite::Error| from_driver(&error);
     let kept: HashSet<*const T> = old.iter().map(Arc::as_ptr).collect();
     let ids: HashSet<Uuid> = new.iter().map(|one| one.id()).collect();
-    let mut statement = transaction.prepare_cached(PUT).map_err(driver)?;
+    let kind = table.name();
     for one in new.iter().filter(|one| !kept.contains(&Arc::as_ptr(one))) {
         let json =
             serde_json::to_string(one).map_err(|error| StoreError::Refused(error.to_string()))?;
-        statement.execute(params![table.name(), one.id().to_string(), json]).map_err(driver)?;
+        edits.push(Edit { kind, id: one.id(), definition: Some(json) });
     }
-    for gone in old.iter().map(|one| one.id()).filter(|id| !ids.contains(id)) {
-        transaction.execute(REMOVE, params![table.name(), gone.to_string()]).map_err(driver)?;
-    }
+    let gone = old.iter().map(|one| one.id()).filter(|id| !ids.contains(id));
+    edits.extend(gone.map(|id| Edit { kind, id, definition: None }));
     Ok(())
 }

@@ -12,7 +12,6 @@ use super::snapshot::Snapshot;
 use super::{Store, StoreError};
 use crate::catalog::definitions::Definitions;
 use crate::catalog::{Blueprint, Catalog, Source, Tier, files};
-use crate::telemetry::events;
 
 /// Everything a catalog may come from.
 #[derive(Debug)]
@@ -47,20 +46,14 @@ impl Sources {
         if let Some((definitions, revision)) = &known {
             let changed = self.store.changed(Some(*revision)).await.map_err(failed)?;
             let updated = definitions.updated(changed.definitions, false);
-            if updated.counts() == changed.counts {
+            // Fewer rows: some were deleted. An earlier revision: an older copy was put back.
+            if updated.counts() == changed.counts && changed.revision >= *revision {
                 return Ok((Arc::new(updated), changed.revision));
             }
         }
         let changed = self.store.changed(None).await.map_err(failed)?;
         let old = known.map(|(definitions, _)| definitions).unwrap_or_default();
         Ok((Arc::new(old.updated(changed.definitions, true)), changed.revision))
-    }
-
-    /// Keeps what the database said for the day it is away; blocks on the disk.
-    pub fn keep(&self, definitions: &Arc<Definitions>) {
-        if let Err(error) = self.snapshot.save(definitions) {
-            events::snapshot_not_kept(&error.to_string());
-        }
     }
 
     /// The definitions of the sources behind the snapshot, best first: they serve the names that the

@@ -39,6 +39,8 @@ const KEY_VIOLATIONS: [i32; 2] = [1555, 2067];
 pub struct Sqlite {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
+    /// For the catalog alone: it must not wait for a long list.
+    catalog: Arc<Mutex<Connection>>,
 }
 
 /// Opens the local file for any of its uses.
@@ -58,7 +60,7 @@ impl Sqlite {
     /// Opens the file, making it if need be.
     pub fn new(data_dir: &Path) -> Result<Self, StoreError> {
         let connection = || open(data_dir).map(|one| Arc::new(Mutex::new(one)));
-        Ok(Self { writer: connection()?, reader: connection()? })
+        Ok(Self { writer: connection()?, reader: connection()?, catalog: connection()? })
     }
 
     async fn on<T: Send + 'static>(
@@ -90,11 +92,15 @@ impl Store for Sqlite {
     }
 
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
-        Self::on(&self.reader, move |connection| changed(connection, since)).await
+        Self::on(&self.catalog, move |connection| changed(connection, since)).await
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
-        self.read(|connection| connection.query_row(sql::REVISION, [], |row| row.get(0))).await
+        Self::on(&self.catalog, |connection| {
+            let revision = connection.query_row(sql::REVISION, [], |row| row.get(0));
+            revision.map_err(|error| from_driver(&error))
+        })
+        .await
     }
 
     async fn listen(&self, _changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError> {
@@ -184,7 +190,7 @@ impl Store for Sqlite {
                 query.after,
                 query.limit,
             ];
-            let mut statement = connection.prepare_cached(sql::AUDIT)?;
+            let mut statement = connection.prepare_cached(&sql::audit(&query))?;
             let rows = statement.query_map(params, chained)?;
             rows.collect()
         })

@@ -1,6 +1,7 @@
 //! A database of the test's own, and a way to take it away.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -39,6 +40,33 @@ impl Database {
         (cable, url)
     }
 
+    /// The same database through PgBouncer in transaction mode, until the pooler is dropped.
+    pub async fn through_pooler(&self) -> (Pooler, String) {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let (host, server_port) = self.host.rsplit_once(':').unwrap();
+        let name = self.url.rsplit('/').next().unwrap();
+        let dir = super::TempDir::new();
+        let file = dir.path().join("pgbouncer.ini");
+        let ini = format!(
+            "[databases]\n{name} = host={host} port={server_port} user=postgres\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n"
+        );
+        std::fs::write(&file, ini).unwrap();
+        let mut pgbouncer = std::process::Command::new("pgbouncer");
+        // It refuses to run as root, where it can become another user by itself.
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
+        if is_root {
+            pgbouncer.args(["-u", "postgres"]);
+        }
+        let child = pgbouncer.arg("-q").arg(&file).spawn().unwrap();
+        super::eventually("the pooler listens", async || {
+            TcpStream::connect(("127.0.0.1", port)).await.ok()
+        })
+        .await;
+        (Pooler { child, _dir: dir }, format!("postgres://postgres@127.0.0.1:{port}/{name}"))
+    }
+
     pub fn store(&self) -> Postgres {
         drop(rustls::crypto::ring::default_provider().install_default());
         Postgres::new(&Secret::new(self.url.clone()), 2, None).unwrap()
@@ -67,6 +95,19 @@ async fn execute(url: &str, sql: &str) {
     let driver = tokio::spawn(connection);
     client.batch_execute(sql).await.unwrap();
     driver.abort();
+}
+
+/// A running PgBouncer.
+pub struct Pooler {
+    child: std::process::Child,
+    _dir: super::TempDir,
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 /// A TCP relay in front of PostgreSQL: pulled, it refuses and cuts; frozen, it accepts and says nothing.

@@ -17,7 +17,7 @@ impl Postgres {
             Err(error) => return Err(error),
         };
         let mut state = MigrationState::new(&POSTGRES, &applied);
-        match self.query(sql::ROW_COUNTS, &[]).await {
+        match self.ask(MIGRATION_DEADLINE, sql::ROW_COUNTS, &[]).await {
             Ok(rows) => {
                 if let Some(row) = rows.first() {
                     state.rows = [row.get(0), row.get(1), row.get(2)];

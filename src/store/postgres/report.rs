@@ -74,7 +74,7 @@ const GUARDRAILS: &str = "
                     where violation ->> 'rule_name' = evaluation ->> 'rule_name'
                       and violation ->> 'action' = 'block')) as blocks
           from prompt_executions, jsonb_array_elements(guardrails_evaluated) evaluation
-         where tenant_id = $1 and created_at >= $2 and created_at < $3
+         where evaluation ->> 'rule_name' <> '*' and tenant_id = $1 and created_at >= $2 and created_at < $3
            and ($4::text is null or model_name = $4)
            and ($5::uuid is null or template_id = $5)
            and ($6::text is null or template_name = $6)

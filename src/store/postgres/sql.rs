@@ -1,6 +1,7 @@
 //! The statements of PostgreSQL, columns listed.
 
 use crate::store::Table;
+use crate::store::audit::AuditQuery;
 use crate::store::columns::{Column, Shape};
 
 /// Everything a catalog is compiled from in one statement, and so as of one moment: a word for each
@@ -130,8 +131,11 @@ pub(super) const INSERT_AUDIT: &str = "
                 request_id, previous_hash, hash, position)
      order by position";
 
-pub(super) const AUDIT: &str = "
-    select sequence, id, tenant_id, at, actor, action, object_type, object_id, before::text,
+/// Newest first, or oldest first behind an entry.
+pub(super) fn audit(query: &AuditQuery) -> String {
+    let order = if query.after.is_some() { "asc" } else { "desc" };
+    format!(
+        "select sequence, id, tenant_id, at, actor, action, object_type, object_id, before::text,
            after::text, reason, request_id, previous_hash, hash
       from prompt_audit
      where ($1::text is null or tenant_id = $1)
@@ -140,8 +144,10 @@ pub(super) const AUDIT: &str = "
        and ($4::text is null or actor = $4)
        and ($5::bigint is null or sequence < $5)
        and ($6::bigint is null or sequence > $6)
-     order by case when $6::bigint is null then -sequence else sequence end
-     limit $7";
+     order by sequence {order}
+     limit $7"
+    )
+}
 
 /// Keys are kept for a day.
 pub(super) const FORGET_DONE: &str =

@@ -109,7 +109,7 @@ const GUARDRAILS: &str = "
                     where violation.value ->> 'rule_name' = evaluation.value ->> 'rule_name'
                       and violation.value ->> 'action' = 'block')) as blocks
           from prompt_executions, json_each(guardrails_evaluated) evaluation
-         where tenant_id = ?1 and created_at >= ?2 and created_at < ?3
+         where evaluation.value ->> 'rule_name' <> '*' and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
            and (?4 is null or model_name = ?4)
            and (?5 is null or template_id = ?5)
            and (?6 is null or template_name = ?6)

@@ -1,6 +1,7 @@
 //! The statements of SQLite, columns listed. Rows go in and out as JSON, as in PostgreSQL.
 
 use crate::store::Table;
+use crate::store::audit::AuditQuery;
 use crate::store::columns::{Column, Shape};
 
 pub(super) const REVISION: &str = "select revision from catalog_revision";
@@ -120,8 +121,11 @@ pub(super) const INSERT_AUDIT: &str = "
            request_id, previous_hash, hash)
     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-pub(super) const AUDIT: &str = "
-    select sequence, id, tenant_id, at, actor, action, object_type, object_id, before, after,
+/// Newest first, or oldest first behind an entry.
+pub(super) fn audit(query: &AuditQuery) -> String {
+    let order = if query.after.is_some() { "asc" } else { "desc" };
+    format!(
+        "select sequence, id, tenant_id, at, actor, action, object_type, object_id, before, after,
            reason, request_id, previous_hash, hash
       from prompt_audit
      where (?1 is null or tenant_id = ?1)
@@ -130,8 +134,10 @@ pub(super) const AUDIT: &str = "
        and (?4 is null or actor = ?4)
        and (?5 is null or sequence < ?5)
        and (?6 is null or sequence > ?6)
-     order by iif(?6 is null, -sequence, sequence)
-     limit ?7";
+     order by sequence {order}
+     limit ?7"
+    )
+}
 
 /// Keys are kept for a day.
 pub(super) const FORGET_DONE: &str = "
