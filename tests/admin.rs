@@ -4,9 +4,7 @@ use chaperone::admin::{API, ROUTES};
 use serde_json::{Value, json};
 
 use crate::harness::database::Database;
-use crate::harness::{
-    GENERATE, Options, Sidecar, TOKEN, Upstream, VIEWER, eventually, pair, whole,
-};
+use crate::harness::{GENERATE, Options, Sidecar, TOKEN, Upstream, VIEWER, pair, whole};
 
 async fn call(
     sidecar: &Sidecar,

@@ -112,7 +112,7 @@ pub(super) async fn migrate_at_start(settings: &Settings, store: &dyn Store) -> 
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => events::not_migrated(&error.to_string()),
                 Err(_late) => {
-                    events::not_migrated("no answer in time; calls are served without it")
+                    events::not_migrated("no answer in time; calls are served without it");
                 }
             }
         }

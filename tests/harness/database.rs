@@ -40,7 +40,7 @@ impl Database {
         (cable, url)
     }
 
-    /// The same database through PgBouncer in transaction mode, until the pooler is dropped.
+    /// The same database through `PgBouncer` in transaction mode, until the pooler is dropped.
     pub async fn through_pooler(&self) -> (Pooler, String) {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let (host, server_port) = self.host.rsplit_once(':').unwrap();
@@ -97,7 +97,7 @@ async fn execute(url: &str, sql: &str) {
     driver.abort();
 }
 
-/// A running PgBouncer.
+/// A running `PgBouncer`.
 pub struct Pooler {
     child: std::process::Child,
     _dir: super::TempDir,
