@@ -170,16 +170,21 @@ impl Store for Postgres {
         let since = since.unwrap_or(-1);
         let rows = self.query(&sql::changed(), &[(&since, Type::INT8)]).await?;
         let mut changed = Changed::default();
-        for row in rows {
+        let mut of_table: [Vec<&str>; 3] = Default::default();
+        for row in &rows {
             let (what, json): (&str, &str) = (
                 row.try_get(0).map_err(|error| from_driver(&error))?,
                 row.try_get(1).map_err(|error| from_driver(&error))?,
             );
-            match (what, Table::ALL.into_iter().find(|table| table.name() == what)) {
-                (_, Some(table)) => changed.add(table, json)?,
+            let table = Table::ALL.into_iter().zip(&mut of_table);
+            match (what, table.into_iter().find(|(table, _)| table.name() == what)) {
+                (_, Some((_, rows))) => rows.push(json),
                 ("counts", None) => changed.counts = serde_json::from_str(json).unwrap_or_default(),
                 (_, None) => changed.revision = json.parse().unwrap_or_default(),
             }
+        }
+        for (table, rows) in Table::ALL.into_iter().zip(&of_table) {
+            changed.take(table, rows)?;
         }
         Ok(changed)
     }

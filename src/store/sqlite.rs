@@ -152,7 +152,7 @@ impl Store for Sqlite {
                     query.after.as_ref().map(|after| after.version),
                     query.limit,
                 ];
-                texts(connection, &sql::rows(query.table), params)
+                texts(connection, &sql::rows(&query), params)
             })
             .await?;
         texts.iter().map(|json| Row::read(json)).collect()
@@ -242,13 +242,9 @@ fn changed(connection: &mut Connection, since: Option<i64>) -> Result<Changed, S
         ..Changed::default()
     };
     for (table, count) in Table::ALL.into_iter().zip(0..) {
-        let mut statement = transaction.prepare_cached(&sql::changed(table)).map_err(driver)?;
-        let mut rows = statement.query([since.unwrap_or(-1)]).map_err(driver)?;
-        while let Some(row) = rows.next().map_err(driver)? {
-            let json = row.get_ref(0).map_err(driver)?;
-            let json = json.as_str().map_err(|error| StoreError::Local(error.to_string()))?;
-            changed.add(table, json)?;
-        }
+        let since = [since.unwrap_or(-1)];
+        let rows = texts(&transaction, &sql::changed(table), since).map_err(driver)?;
+        changed.take(table, &rows)?;
         let counted = transaction.query_row(&sql::count(table), [], |row| row.get(0));
         if let Some(place) = changed.counts.get_mut::<usize>(count) {
             *place = counted.map_err(driver)?;

@@ -1,8 +1,8 @@
 //! The statements of SQLite, columns listed. Rows go in and out as JSON, as in PostgreSQL.
 
-use crate::store::Table;
 use crate::store::audit::AuditQuery;
 use crate::store::columns::{Column, Shape};
+use crate::store::{RowQuery, Table};
 
 pub(super) const REVISION: &str = "select revision from catalog_revision";
 
@@ -17,32 +17,43 @@ pub(super) fn count(table: Table) -> String {
     format!("select count(*) from {}", table.name())
 }
 
-/// A page of one kind of definition.
-pub(super) fn rows(table: Table) -> String {
+/// A page of one kind of definition. Only what is asked for is in the statement: SQLite would search the
+/// whole table for a condition that may be absent.
+pub(super) fn rows(query: &RowQuery) -> String {
+    let table = query.table;
     let (name, columns) = (table.name(), members(table.columns()));
-    let (counters, group) = (members(table.counters()), table.group());
-    let (version, by, state, latest, tag) = match table {
+    let counters = members(table.counters());
+    let (version, by, state, latest) = match table {
         Table::Templates => (
             "version",
             ", version",
             "iif(is_active, 'true', 'false')",
             ", 'latest_version', (select max(newest.version) from prompt_templates newest
                 where newest.tenant_id = one.tenant_id and newest.name = one.name)",
-            "exists (select 1 from json_each(tags) where value = ?6)",
         ),
-        Table::Guardrails => ("0", "", "iif(is_active, 'true', 'false')", "", "false"),
-        Table::Experiments => ("0", "", "status", "", "false"),
+        Table::Guardrails => ("0", "", "iif(is_active, 'true', 'false')", ""),
+        Table::Experiments => ("0", "", "status", ""),
     };
+    let tag = match table {
+        Table::Templates => "exists (select 1 from json_each(tags) where value = ?6)",
+        Table::Guardrails | Table::Experiments => "false",
+    };
+    let conditions = [
+        (query.id.is_some(), "id = ?2".to_owned()),
+        (query.name.is_some(), "name = ?3".to_owned()),
+        (query.state.is_some(), format!("{state} = ?4")),
+        (query.group.is_some(), format!("{} = ?5", table.group())),
+        (query.tag.is_some(), tag.to_owned()),
+        (query.after.is_some(), format!("(name, {version}) > (?7, ?8)")),
+    ];
+    let asked = conditions.into_iter().filter(|(is_asked, _)| *is_asked);
+    let conditions: Vec<String> =
+        std::iter::once("tenant_id = ?1".to_owned()).chain(asked.map(|(_, one)| one)).collect();
+    let conditions = conditions.join(" and ");
     format!(
         "select json_object({columns}, {counters}, 'revision', revision{latest})
            from {name} one
-          where tenant_id = ?1
-            and (?2 is null or id = ?2)
-            and (?3 is null or name = ?3)
-            and (?4 is null or {state} = ?4)
-            and (?5 is null or {group} = ?5)
-            and (?6 is null or {tag})
-            and (?7 is null or (name, {version}) > (?7, ?8))
+          where {conditions}
           order by name{by}
           limit ?9"
     )
