@@ -33,10 +33,29 @@ impl Unit {
             "request" => Some(Self::Request),
             other => other
                 .strip_prefix("header:")
-                .filter(|name| !name.is_empty())
-                .map(|name| Self::Header(name.to_ascii_lowercase())),
+                .map(str::to_ascii_lowercase)
+                .filter(|name| is_unit_header(name))
+                .map(Self::Header),
         }
     }
+}
+
+/// Units are recorded: what opens doors must not be one.
+const CREDENTIALS: [&str; 8] = [
+    "api-key",
+    "authorization",
+    "cookie",
+    "password",
+    "proxy-authorization",
+    "secret",
+    "token",
+    "x-goog-iam",
+];
+
+fn is_unit_header(name: &str) -> bool {
+    let is_name = !name.is_empty()
+        && name.bytes().all(|one| one.is_ascii_alphanumeric() || b"-_.".contains(&one));
+    is_name && !CREDENTIALS.iter().any(|one| name.contains(one))
 }
 
 /// One arm with its half-open range of variant buckets.

@@ -487,6 +487,10 @@ async fn tenants_do_not_see_each_other() {
         assert_eq!(answer.status, 200);
         let sent = setting.upstream.received().last().map(|one| one.body.to_string());
         assert!(sent.unwrap().contains("acme ann"));
+        // A tenant without guardrails of its own is no way past those of everyone.
+        let abuse = [("x-chaperone-tenant", "acme")];
+        let blocked = writer.say(GENERATE, &abuse, "go kill yourself").await;
+        assert!(blocked.text.contains("PROHIBITED_CONTENT"), "{}", blocked.text);
     })
     .await;
 }
@@ -717,4 +721,63 @@ async fn a_pooler_in_transaction_mode_works_by_poll() {
     })
     .await;
     one.executions("&template=pooled", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_row_is_named_without_its_text_and_can_be_switched_off() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).database(&database.url)).await;
+    sidecar.listens().await;
+    database
+        .execute(
+            "update prompt_guardrails set rule_config = '{\"literals\": [\" \"]}' \
+             where name = 'pii_detection_basic'; \
+             insert into prompt_templates (id, name, template_text, messages, version) values \
+             (gen_random_uuid(), 'broken', '', '\"you are the secret prompt\"', 1)",
+        )
+        .await;
+    let why = eventually("the row is named", async || {
+        let degraded = sidecar.page("/readyz").await.json()["degraded"].to_string();
+        degraded.contains("prompt_templates").then_some(degraded)
+    })
+    .await;
+    assert!(why.contains("broken") && !why.contains("secret prompt"), "{why}");
+    // What is stored says that it is not in force.
+    let new = json!({"name": "late", "template_text": "x"});
+    let made = sidecar.ask("POST", "/templates", Some(&new)).await;
+    assert_eq!((made.status, made.header("x-chaperone-in-force")), (201, "false"));
+    database.execute("delete from prompt_templates where name = 'broken'").await;
+    let page = sidecar.must(200, "GET", "/guardrails?name=pii_detection_basic", &Value::Null).await;
+    let path = format!("/guardrails/{}/deactivate", page["items"][0]["id"].as_str().unwrap());
+    let off = sidecar.ask("POST", &path, None).await;
+    assert_eq!((off.status, off.header("x-chaperone-in-force")), (200, "true"), "{}", off.text);
+    eventually("all is well", async || {
+        (sidecar.page("/readyz").await.json()["status"] == "ready").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rolling_back_again_goes_further_back() {
+    let (_upstream, sidecar) = pair().await;
+    let new = json!({"name": "steps", "template_text": "1"});
+    let mut ids = vec![sidecar.must(201, "POST", "/templates", &new).await["id"].clone()];
+    for text in ["2", "3"] {
+        let path = format!("/templates/{}", ids[0].as_str().unwrap());
+        let next = sidecar.must(201, "PUT", &path, &json!({"template_text": text})).await;
+        ids.push(next["id"].clone());
+    }
+    for version in [0, 1, 0, 2] {
+        let path = format!("/templates/{}/activate", ids[version].as_str().unwrap());
+        sidecar.must(200, "POST", &path, &Value::Null).await;
+    }
+    for expected in [1, 2, 1] {
+        let back = sidecar.must(200, "POST", "/templates/steps/rollback", &Value::Null).await;
+        assert_eq!(back["version"], expected);
+    }
+    sidecar.must(409, "POST", "/templates/steps/rollback", &Value::Null).await;
+    let stale = [("if-match", "\"0\"")];
+    let refused = sidecar.ask_with("POST", "/templates/steps/rollback", None, &stale).await;
+    assert_eq!(refused.status, 412);
 }

@@ -402,3 +402,35 @@ async fn lists_go_by_name_in_the_order_of_bytes() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_holds_through_migrations() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let change = Change { audit: vec![entry("one"), entry("two")], ..Change::default() };
+        store.commit(&change).await.unwrap();
+        let seen = store.changed(None).await.unwrap().revision;
+        assert_eq!(store.migrate_down(1).await.unwrap().versions, [2]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2]);
+        let query = AuditQuery { after: Some(-1), limit: 9, ..AuditQuery::default() };
+        let chain = store.audit(&query).await.unwrap();
+        assert_eq!(chain.len(), 2, "{}", store.kind());
+        for entry in &chain {
+            assert_eq!(
+                entry.hash.as_deref(),
+                Some(entry.expected_hash().as_str()),
+                "{}",
+                store.kind()
+            );
+        }
+        assert_eq!(chain[1].previous_hash, chain[0].hash);
+        let again = store.changed(Some(seen)).await.unwrap();
+        assert_eq!(again.definitions.counts(), [3, 3, 0], "every row is told anew");
+        // All the way down and up twice: an archive that is there takes more.
+        for _ in 0..2 {
+            store.migrate_down(0).await.unwrap();
+            store.migrate_up().await.unwrap();
+        }
+    })
+    .await;
+}

@@ -198,6 +198,7 @@ pub(super) struct Fallback {
 
 /// How to deactivate.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Deactivation {
     /// The tenant; `default` unless told otherwise.

@@ -17,6 +17,7 @@ const STRIDE: u32 = 1_000;
 
 /// Which entries.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.

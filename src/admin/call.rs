@@ -63,6 +63,7 @@ pub(super) fn parse_id(text: &str) -> Result<Uuid, Problem> {
 
 /// Whose objects are meant.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Whose {
     /// The tenant; `default` unless told otherwise.

@@ -63,7 +63,8 @@ pub(super) async fn admit(admin: &Admin, definition: &GuardrailDefinition) -> Re
 }
 
 pub(super) fn refused(RuleError { place, what, .. }: RuleError) -> Problem {
-    Problem::unprocessable(format!("rule_config.{place}: {what}"))
+    let inside = if place == "rule_config" { place } else { format!("rule_config.{place}") };
+    Problem::unprocessable(format!("{inside}: {what}"))
 }
 
 /// What all guardrails together may not exceed.

@@ -15,6 +15,7 @@ use crate::store::{Cursor, ExecutionQuery};
 
 /// Which executions.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.

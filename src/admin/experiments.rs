@@ -89,6 +89,7 @@ pub(super) struct ExperimentPage {
 
 /// Which experiments.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.
@@ -369,6 +370,16 @@ async fn runnable(admin: &Admin, definition: &ExperimentDefinition) -> Result<()
         let name = other.columns.get("name").and_then(Value::as_str).unwrap_or_default();
         return Err(Problem::conflict(format!(
             "experiment {name:?} is active on {:?}; stop it first",
+            definition.template_name
+        )));
+    }
+    let catalog = admin.refresher.current().load();
+    let named = catalog
+        .tenant(&definition.tenant_id)
+        .and_then(|one| one.template(&definition.template_name));
+    if named.is_none_or(|name| name.active.is_none()) {
+        return Err(Problem::conflict(format!(
+            "{:?} has no active version, which serves whoever does not take part; activate one first",
             definition.template_name
         )));
     }

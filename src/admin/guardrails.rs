@@ -93,6 +93,7 @@ pub(super) struct GuardrailPage {
 
 /// Which guardrails.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.
@@ -318,8 +319,13 @@ pub(super) async fn update(
 ) -> Result<Response, Problem> {
     let content: GuardrailContent = call.body()?;
     content.check()?;
+    let tenant = whose.tenant()?;
+    if content.tenant_id.as_ref().is_some_and(|one| **one != *tenant.0) {
+        let detail = format!("tenant_id: this guardrail is of {tenant} and stays there");
+        return Err(Problem::unprocessable(detail));
+    }
     let reason = ("guardrail.update", content.reason.clone());
-    change((&admin, &call), &whose.tenant()?, id, reason, |new| content.apply(new)).await
+    change((&admin, &call), &tenant, id, reason, |new| content.apply(new)).await
 }
 
 #[utoipa::path(post, path = "/guardrails/{id}/activate", params(("id" = Uuid, Path), Whose),

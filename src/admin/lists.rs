@@ -45,6 +45,7 @@ pub(super) struct ServedTemplate {
 
 /// What to show.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.

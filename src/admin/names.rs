@@ -3,6 +3,8 @@
 use super::problem::{FieldError, Problem};
 
 const NAME_CHARS_MAX: usize = 255;
+/// Exports make files and folders of the parts.
+const PART_BYTES_MAX: usize = 200;
 const TEXT_CHARS_MAX: usize = 10_000;
 const TAGS_MAX: usize = 32;
 const TAG_CHARS_MAX: usize = 64;
@@ -22,13 +24,16 @@ impl Check {
         let is_plain = |one: char| one.is_alphanumeric() || "_-./".contains(one);
         let fits = (1..=NAME_CHARS_MAX).contains(&name.chars().count())
             && name.chars().all(is_plain)
-            && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
+            && name.split('/').all(|part| {
+                !part.is_empty() && part.len() <= PART_BYTES_MAX && !part.starts_with('.')
+            });
         if !fits {
             self.refuse(
                 field,
                 format!(
                     "must have 1 to {NAME_CHARS_MAX} letters, digits, _ - . or /, and no part \
-                     between slashes that is empty or begins with a dot"
+                     between slashes that is empty, begins with a dot or is longer than \
+                     {PART_BYTES_MAX} bytes"
                 ),
             );
         }

@@ -25,6 +25,7 @@ const PERIOD_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
 
 /// Which executions.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.
@@ -199,6 +200,7 @@ pub(super) async fn overview(
 
 /// Which executions of a version.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AskedOfTemplate {
     /// The tenant; `default` unless told otherwise.

@@ -106,7 +106,15 @@ impl From<StoreError> for Problem {
             }
             StoreError::Row { .. } | StoreError::Migration(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(status, error.to_string())
+        let detail = match &error {
+            // Which key it was says nothing to a caller.
+            StoreError::Exists(_) => {
+                "something of this name or version was made meanwhile, or is there already; read it again"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Self::new(status, detail)
     }
 }
 

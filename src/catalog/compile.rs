@@ -81,6 +81,12 @@ impl Catalog {
                 tenants.entry(&one.tenant_id).or_default().lesser.push((tier.source, one));
             }
         }
+        // Whoever names a tenant that has no guardrails must not get past those there are.
+        let baseline =
+            tenants.get(&default).map(|parts| parts.guardrails.clone()).unwrap_or_default();
+        for parts in tenants.values_mut().filter(|parts| parts.guardrails.is_empty()) {
+            parts.guardrails.clone_from(&baseline);
+        }
         let tenants = tenants
             .into_iter()
             .map(|(tenant, parts)| {
@@ -313,7 +319,7 @@ pub(super) fn experiment(definition: &ExperimentDefinition) -> Result<Experiment
         })
         .collect::<Result<Vec<_>, String>>()?;
     let unit = Unit::read(&definition.randomization_unit)
-        .ok_or("randomization_unit must be user, conversation, request or header:NAME")?;
+        .ok_or("randomization_unit must be user, conversation, request or header:NAME, and no header that holds a key or token")?;
     let enrolled = experiment::millipercent(definition.enrollment_percentage)
         .ok_or("enrollment_percentage must be from 0 to 100 with at most 3 decimals")?;
     Ok(Experiment {

@@ -14,6 +14,7 @@ use crate::app;
 use crate::words::secret::Secret;
 
 const OWNER_ONLY: u32 = 0o600;
+const NAME_CHARS_MAX: usize = 64;
 /// Names of the tokens that stand in the configuration.
 const CONFIGURED: [&str; 2] = ["super_admin", "viewer"];
 
@@ -37,7 +38,12 @@ pub fn token(file: Option<&Path>, step: TokenStep) -> anyhow::Result<()> {
                     "{name:?} is what the token of the configuration is called; take another name"
                 );
             }
-            if name.is_empty() || known.tokens.iter().any(|token| token.name == name) {
+            let is_plain = |one: char| one.is_alphanumeric() || "_-.@".contains(one);
+            if !(1..=NAME_CHARS_MAX).contains(&name.chars().count()) || !name.chars().all(is_plain)
+            {
+                bail!("a name has 1 to {NAME_CHARS_MAX} letters, digits, _ - . or @");
+            }
+            if known.tokens.iter().any(|token| token.name == name) {
                 bail!("{name:?} is taken; `chaperone token list` shows who holds one");
             }
             let role = match role {
