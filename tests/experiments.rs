@@ -59,6 +59,7 @@ async fn ten_thousand_requests_over_three_arms_are_proven_by_their_hashes() {
                         ("x-chaperone-variables", variables.as_str()),
                     ];
                     let answer = sidecar.post(GENERATE, &headers, "{}").await;
+                    assert_eq!(answer.status, 200, "{}", answer.text);
                     let version = expected_version(&user);
                     assert_eq!(answer.header("x-chaperone-template"), format!("t@{version}"));
                     let arm = ["control", "variant_a", "variant_b"][version as usize - 1];
