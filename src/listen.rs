@@ -28,6 +28,9 @@ use crate::telemetry::{events, metrics};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than clients keep idle connections in their pools, Chaperone's own included: whoever closes
+/// first must not be the side that may be sent a request at that moment.
+const RELAXED_HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 const HTTP2_STREAMS_MAX: u32 = 100;
 
 /// Bounds of one listener.
@@ -58,7 +61,7 @@ impl Bounds {
     pub fn relaxed(plane: &'static str) -> Self {
         Self {
             plane,
-            head_timeout: HANDSHAKE_TIMEOUT,
+            head_timeout: RELAXED_HEAD_TIMEOUT,
             head_bytes_max: 65_536,
             connections_max: 1_024,
         }
