@@ -6,19 +6,35 @@
 
 mod anchors;
 mod compile;
+mod encoded;
+mod engine;
+mod letters;
+mod loose;
+mod phrase;
+mod reading;
+mod redact;
 mod rule;
 mod scan;
+mod seeds;
+mod sweep;
+mod validate;
 mod verify;
 mod window;
 
 pub use compile::{Guardrails, RuleError};
-pub use rule::{Action, Direction, Inspects, Kind, PatternConfig, Rule, RuleConfig, Severity};
+pub use redact::{Salt, replace};
+pub use rule::{
+    Action, Allow, Direction, Inspects, Kind, Mode, PatternConfig, Redact, RedactForm, Rule,
+    RuleConfig, Severity,
+};
 pub use scan::{Finding, RuleSet};
+pub use validate::Validate;
 pub use window::{Progress, Window};
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
+
+use crate::words::digest;
+use seeds::Seed;
 
 /// What the guardrails decided about one text, in rising order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,8 +68,8 @@ impl Guardrails {
     pub fn judge(&self, findings: &[Finding]) -> Verdict {
         findings
             .iter()
-            .filter_map(|finding| self.rules().get(finding.rule))
-            .map(|rule| match rule.action() {
+            .filter_map(|finding| self.action(finding))
+            .map(|action| match action {
                 Action::Warn => Verdict::Warn,
                 Action::Redact => Verdict::Redact,
                 Action::Block => Verdict::Block,
@@ -62,32 +78,35 @@ impl Guardrails {
             .unwrap_or_default()
     }
 
+    /// Whether any guardrail looks at a share of the calls only.
+    pub fn samples(&self) -> bool {
+        self.rules().iter().any(|rule| rule.config.sample_percent.is_some())
+    }
+
+    /// Whether a guardrail looks at a call: the same answer however often it is asked.
+    pub fn is_sampled(&self, rule: usize, call: &str) -> bool {
+        let Some(rule) = self.rules().get(rule) else { return false };
+        let Some(percent) = rule.config.sample_percent else { return true };
+        let [first, second, ..] = digest::sha256(format!("{}\0{call}", rule.name).as_bytes());
+        f64::from(u16::from_be_bytes([first, second])) < percent / 100.0 * 65_536.0
+    }
+
     /// Whether a finding is to be replaced.
     pub fn redacts(&self, finding: &Finding) -> bool {
-        self.rules().get(finding.rule).is_some_and(|rule| rule.action() == Action::Redact)
-    }
-
-    /// What stands in a text in place of a redacted span.
-    pub fn placeholder(&self, finding: &Finding) -> String {
-        format!("[REDACTED:{}]", self.entity(finding))
-    }
-}
-
-impl Guardrails {
-    /// A whole text with what has to be redacted replaced.
-    pub fn redacted(&self, text: &str, findings: &[Finding]) -> String {
-        let redacting = findings.iter().filter(|one| self.redacts(one));
-        let edits: Vec<_> = redacting.map(|one| (one.span(), self.placeholder(one))).collect();
-        replace(text, &edits)
+        self.action(finding) == Some(Action::Redact)
     }
 
     /// Texts of about `bytes` bytes on which these guardrails have the most to do: their own words
     /// without an end, and long runs of what expressions are made of.
     pub fn worst_texts(&self, bytes: usize) -> Vec<String> {
         let own = self.rules().iter().flat_map(|rule| &rule.config.literals).cloned();
-        let anchors = self.patterns.iter().flat_map(|one| one.engine.anchors.iter().cloned());
+        let anchors = self.patterns.iter().flat_map(|one| match &one.engine.seed {
+            Seed::Literals(anchors) => anchors.clone(),
+            _ => Vec::new(),
+        });
         let expressions = self.rules().iter().flat_map(|rule| &rule.config.patterns);
-        let expressions = expressions.map(|pattern| pattern.regex.clone());
+        let expressions =
+            expressions.map(|pattern| format!("{} {}", pattern.regex, pattern.phrase));
         let words = |words: Vec<String>, gap: &str| words.join(gap);
         let mut units: Vec<String> = vec![
             words(own.collect(), " "),
@@ -102,21 +121,6 @@ impl Guardrails {
             .map(|unit| unit.repeat((bytes / unit.len()).max(1)))
             .collect()
     }
-}
-
-/// Puts other text in the place of spans, which are in order of their start. Overlapping spans become one hole with the placeholder of the first.
-pub fn replace(text: &str, edits: &[(Range<usize>, String)]) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    for (span, placeholder) in edits {
-        if span.start >= at {
-            out.push_str(text.get(at..span.start).unwrap_or_default());
-            out.push_str(placeholder);
-        }
-        at = at.max(span.end);
-    }
-    out.push_str(text.get(at..).unwrap_or_default());
-    out
 }
 
 #[cfg(test)]

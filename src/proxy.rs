@@ -18,6 +18,7 @@ mod render;
 mod reply;
 mod select;
 mod texts;
+mod vault;
 
 pub use reply::{BodyError, Reply, ReplyBody};
 
@@ -32,6 +33,7 @@ use crate::config::{GuardrailSettings, Limits, RouteRule, StorePrompts, WhenFull
 use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::upstream::Upstream;
+use crate::words::secret::Secret;
 
 /// Everything a request may borrow.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub struct Rules {
     pub routes: Vec<RouteRule>,
     pub store_prompts: StorePrompts,
     pub when_full: WhenFull,
+    pub placeholder_key: Secret,
 }
 
 impl Rules {

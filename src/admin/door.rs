@@ -116,7 +116,7 @@ pub(super) fn warnings(definition: &GuardrailDefinition) -> Vec<String> {
 }
 
 fn every_rule(guardrails: &Guardrails) -> RuleSet {
-    guardrails.rules().iter().map(|_| true).collect()
+    RuleSet::new(vec![true; guardrails.rules().len()], Direction::Request)
 }
 
 /// How many times slower than a plain expression these are on the worst of some texts.
@@ -150,7 +150,7 @@ fn plain() -> Rule {
         entity: "plain".to_owned(),
         regex: PLAIN.to_owned(),
         whole_word: false,
-        validate: None,
+        ..PatternConfig::default()
     };
     Rule {
         id: crate::words::ids::GuardrailId::new(),

@@ -18,7 +18,7 @@ use super::write::row;
 use crate::catalog::Version;
 use crate::catalog::definitions::{GuardrailDefinition, TemplateDefinition};
 use crate::guardrail::{
-    Direction, Finding, Guardrails, Inspects, Rule, RuleConfig, RuleSet, Verdict,
+    Direction, Finding, Guardrails, Inspects, Rule, RuleConfig, RuleSet, Salt, Verdict,
 };
 use crate::store::Table;
 use crate::template::RenderError;
@@ -298,7 +298,7 @@ fn judge(guardrails: &Guardrails, sample: &Sample) -> Judged {
     Judged {
         verdict,
         violations: findings.iter().filter_map(|one| violation(guardrails, one, None)).collect(),
-        text: (verdict != Verdict::Block).then(|| guardrails.redacted(&sample.text, &findings)),
+        text: (verdict != Verdict::Block).then(|| guardrails.redacted(&sample.text, &findings, &Salt::default())),
     }
 }
 

@@ -201,6 +201,7 @@ pub(super) fn proxy(
             routes: settings.routes.clone(),
             store_prompts: settings.audit.store_prompts,
             when_full: settings.audit.when_full,
+            placeholder_key: super::token::placeholder_key(settings)?,
         },
     })
 }

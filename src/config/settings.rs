@@ -180,6 +180,8 @@ pub struct GuardrailSettings {
     pub block_reply: BlockReply,
     /// What happens to calls whose text cannot be seen.
     pub unscannable: Unscannable,
+    /// What placeholders of redacted values depend on; sidecars that share it give the same ones.
+    pub placeholder_key: Option<Secret>,
 }
 
 /// The reply to a blocked prompt.
@@ -265,15 +267,8 @@ fn data(reader: &mut Reader) -> Data {
 }
 
 fn control(reader: &mut Reader) -> Control {
-    let mut token = |key| {
-        let token = reader.text("control", key)?;
-        if token.len() < 16 {
-            reader.mistake("control", key, "must have at least 16 characters");
-        }
-        Some(Secret::new(token))
-    };
-    let super_admin_token = token("super_admin_token");
-    let viewer_token = token("viewer_token");
+    let super_admin_token = secret(reader, "control", "super_admin_token");
+    let viewer_token = secret(reader, "control", "viewer_token");
     Control {
         listen: reader.address("control", "listen", loopback(9090)),
         super_admin_token,
@@ -425,7 +420,16 @@ fn guardrails(reader: &mut Reader) -> GuardrailSettings {
             Unscannable::Pass,
             &[("pass", Unscannable::Pass), ("refuse", Unscannable::Refuse)],
         ),
+        placeholder_key: secret(reader, section, "placeholder_key"),
     }
+}
+
+fn secret(reader: &mut Reader, section: &'static str, key: &'static str) -> Option<Secret> {
+    let secret = reader.text(section, key)?;
+    if secret.len() < 16 {
+        reader.mistake(section, key, "must have at least 16 characters");
+    }
+    Some(Secret::new(secret))
 }
 
 fn log(reader: &mut Reader) -> Log {

@@ -117,6 +117,8 @@ fn class_letters(class: &Class) -> Option<Vec<String>> {
             }
         }
     }
+    // `ſ` and the Kelvin sign count as `s` and `k` where case does not: the folded text has those.
+    letters.retain(|letter| !matches!(letter, 'ſ' | '\u{212a}'));
     letters.sort_unstable();
     letters.dedup();
     (letters.len() <= CLASS_MAX).then(|| letters.into_iter().map(String::from).collect())
@@ -139,13 +141,7 @@ mod tests {
             ("(?i)ignore[a-z ]{1,9}rules", Some(vec!["ignore"])),
             (
                 "(?i)(?:show|tell)[a-z ]{1,9}(?:prompt|instructions)",
-                Some(vec![
-                    "instructions",
-                    "instructionſ",
-                    "inſtructions",
-                    "inſtructionſ",
-                    "prompt",
-                ]),
+                Some(vec!["instructions", "prompt"]),
             ),
             ("[0-9]{3}-[0-9]{2}", Some(vec!["-"])),
             ("a?b?", None),

@@ -1,16 +1,18 @@
 //! From rules to automata, with a refusal for every rule that could not be kept to its word.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::Regex;
-use regex_automata::hybrid::dfa::{Cache, DFA};
-use regex_automata::util::pool::Pool;
 
-use super::anchors;
-use super::rule::{Direction, Inspects, PatternConfig, Rule};
-use super::scan::{Finding, RuleSet};
+use super::engine::{Engine, Engines, Turn};
+use super::letters::{Folded, folded};
+use super::loose::Vocabulary;
+use super::phrase;
+use super::rule::{Action, Allow, Direction, Inspects, Mode, PatternConfig, Rule};
+use super::scan::{Finding, RuleSet, What};
+use super::seeds::Seed;
 
 /// Bytes of one literal.
 const LITERAL_BYTES_MAX: usize = 256;
@@ -19,16 +21,15 @@ const LITERALS_MAX: usize = 200_000;
 /// Literals and patterns of one guardrail.
 const RULE_LITERALS_MAX: usize = 20_000;
 const RULE_PATTERNS_MAX: usize = 500;
-/// Bytes of one regular expression as it is written.
-const EXPRESSION_BYTES_MAX: usize = 4096;
-/// Bytes one regular expression may match: the most a stream may have to hold back.
-const MATCH_BYTES_MAX: usize = 1024;
-/// Fewer are not worth a thread.
-const EXPRESSIONS_A_THREAD: usize = 32;
-/// Memory of one compiled expression.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+const RULE_ALLOWS_MAX: usize = 500;
+/// Literals of several words in one guardrail that are taken as phrases: their words may stand apart.
+const LOOSE_LITERALS_MAX: usize = 200;
+/// As many of them make one expression.
+const LITERALS_A_PHRASE: usize = 40;
+/// Bytes before a match in which its context may stand.
+pub(super) const CONTEXT_BYTES_MAX: usize = 128;
 /// Above this many bytes of literals the automaton trades speed for memory.
-const DFA_LITERAL_BYTES_MAX: usize = 200_000;
+const DFA_LITERAL_BYTES_MAX: usize = 120_000;
 
 /// The compiled guardrails of one tenant.
 #[derive(Debug)]
@@ -38,11 +39,16 @@ pub struct Guardrails {
     /// What each literal of the automaton is for.
     pub(super) uses: Vec<Vec<Use>>,
     pub(super) patterns: Vec<Pattern>,
-    /// The patterns without anchors.
-    pub(super) unanchored: Vec<usize>,
+    /// The patterns that are not called for by a literal.
+    pub(super) seeded: Vec<usize>,
+    /// By first byte, the patterns that may begin with it: what a stream's end could grow into.
+    pub(super) beginning: Vec<Vec<usize>>,
     /// Literals of rules in lower case, sorted, with their rules: prefixes are looked up here.
     pub(super) sorted: Vec<(String, usize)>,
     pub(super) literal_bytes_max: usize,
+    pub(super) pattern_bytes_max: usize,
+    pub(super) vocabulary: Vocabulary,
+    allows: Vec<Vec<Allowed>>,
 }
 
 /// Why a literal is in the automaton.
@@ -55,35 +61,21 @@ pub(super) enum Use {
 }
 
 /// One pattern of a rule.
+#[derive(Debug)]
 pub(super) struct Pattern {
     pub(super) rule: usize,
-    pub(super) config: PatternConfig,
+    pub(super) config: Arc<PatternConfig>,
     pub(super) engine: Arc<Engine>,
+    /// Looked for in requests only: the expression is turned.
+    pub(super) is_turned: bool,
 }
 
-/// A compiled regular expression, kept from one catalog to the next.
-pub(super) struct Engine {
-    pub(super) regex: Regex,
-    pub(super) bytes_max: usize,
-    /// Literals of which each match holds one: it runs only around them. Empty: it runs everywhere.
-    pub(super) anchors: Vec<String>,
-    /// For rules that look at answers, which may be streams.
-    pub(super) growing: Option<Growing>,
-}
-
-/// Tells whether a tail of a stream could still become a match.
-pub(super) struct Growing {
-    pub(super) dfa: DFA,
-    pub(super) caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
-}
-
-impl std::fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pattern")
-            .field("rule", &self.rule)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
+/// Something that is never reported.
+#[derive(Debug)]
+struct Allowed {
+    text: Option<String>,
+    regex: Option<Regex>,
+    entity: Option<String>,
 }
 
 /// Why a rule is refused: which one, which pattern, and what to write instead.
@@ -106,72 +98,61 @@ impl Guardrails {
 
     /// The same, taking the expressions over that `previous` has compiled already.
     pub fn recompile(rules: Vec<Rule>, previous: Option<&Self>) -> Result<Self, RuleError> {
+        let wanted: Vec<Wanted> = rules.iter().enumerate().flat_map(|(index, rule)| wanted(index, rule)).collect();
         let known = previous.map(Self::engines).unwrap_or_default();
-        let fresh = Engine::compile_all(&rules, &known);
-        let mut needles: BTreeMap<String, Vec<Use>> = BTreeMap::new();
-        let mut sorted = Vec::new();
-        let mut patterns = Vec::new();
+        let engines = Engines::compile(wanted.iter().map(Wanted::key), known);
+        let mut needles = Needles::default();
+        let mut allows = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            for (place, literal) in rule.config.literals.iter().enumerate() {
-                let literal = checked_literal(literal)
-                    .map_err(|what| refuse(rule, format!("literals[{place}]"), what))?;
-                needles.entry(literal.clone()).or_default().push(Use::Literal(index));
-                sorted.push((literal, index));
-            }
-            for (place, config) in rule.config.patterns.iter().enumerate() {
-                let streams = rule.looks_at(Direction::Response);
-                let key = (config.regex.as_str(), streams);
-                let engine = match (known.get(&key), fresh.get(&key)) {
-                    (Some(engine), _) => (*engine).clone(),
-                    (None, Some(Ok(engine))) => engine.clone(),
-                    (None, Some(Err(what))) => {
-                        return Err(refuse(rule, format!("patterns[{place}]"), what.clone()));
-                    }
-                    (None, None) => {
-                        let what = "the expression could not be compiled".to_owned();
-                        return Err(refuse(rule, format!("patterns[{place}]"), what));
-                    }
-                };
-                for anchor in &engine.anchors {
-                    needles.entry(anchor.clone()).or_default().push(Use::Anchor(patterns.len()));
-                }
-                patterns.push(Pattern { rule: index, config: config.clone(), engine });
-            }
-            for (place, list, max) in [
-                ("literals", rule.config.literals.len(), RULE_LITERALS_MAX),
-                ("patterns", rule.config.patterns.len(), RULE_PATTERNS_MAX),
-            ] {
-                if list > max {
-                    let what = format!("{list} of them; {max} are allowed in one guardrail");
-                    return Err(refuse(rule, place.to_owned(), what));
-                }
-            }
-            if rule.config.literals.is_empty() && rule.config.patterns.is_empty() {
-                let what = "nothing to look for; give literals or patterns".to_owned();
-                return Err(refuse(rule, "rule_config".to_owned(), what));
-            }
-            if sorted.len() > LITERALS_MAX {
-                let what = format!("more than {LITERALS_MAX} literals in all guardrails");
-                return Err(refuse(rule, "literals".to_owned(), what));
-            }
+            check_sizes(rule)?;
+            allows.push(allowed(rule)?);
+            needles.take(index, rule)?;
         }
+        let mut patterns = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            let Some(rule) = rules.get(one.rule) else { continue };
+            let engine = match engines.get(&one.key()) {
+                Ok(engine) => engine,
+                // What cannot be turned is looked for as it stands, which is what its author asked for.
+                Err(_) if one.turn != Turn::None => continue,
+                Err(what) => return Err(refuse(rule, one.place, what)),
+            };
+            if let Seed::Literals(anchors) = &engine.seed {
+                for anchor in anchors {
+                    needles.texts.entry(anchor.clone()).or_default().push(Use::Anchor(patterns.len()));
+                }
+            }
+            let is_turned = one.turn != Turn::None;
+            patterns.push(Pattern { rule: one.rule, config: one.config, engine, is_turned });
+        }
+        let Needles { texts, mut sorted } = needles;
         sorted.sort();
         let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);
-        let (texts, uses): (Vec<_>, Vec<_>) = needles.into_iter().unzip();
-        let literals = automaton(&texts)?;
-        let is_unanchored = |pattern: &Pattern| pattern.engine.anchors.is_empty();
-        let numbered = patterns.iter().enumerate();
-        let unanchored =
-            numbered.filter(|(_, one)| is_unanchored(one)).map(|(index, _)| index).collect();
-        Ok(Self { rules, literals, uses, patterns, unanchored, sorted, literal_bytes_max })
+        let (texts, uses): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
+        let seeded = patterns
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| !matches!(one.engine.seed, Seed::Literals(_)))
+            .map(|(index, _)| index)
+            .collect();
+        Ok(Self {
+            literals: automaton(&texts)?,
+            uses,
+            seeded,
+            beginning: beginning(&patterns),
+            sorted,
+            literal_bytes_max,
+            pattern_bytes_max: patterns.iter().map(|one| one.engine.bytes_max).max().unwrap_or(0),
+            vocabulary: Vocabulary::new(words(&rules)),
+            allows,
+            patterns,
+            rules,
+        })
     }
 
-    /// The compiled expressions, by their text and whether they can follow a stream.
-    fn engines(&self) -> HashMap<(&str, bool), &Arc<Engine>> {
-        self.patterns
-            .iter()
-            .map(|one| ((one.config.regex.as_str(), one.engine.growing.is_some()), &one.engine))
-            .collect()
+    /// The compiled expressions.
+    fn engines(&self) -> Engines {
+        Engines::of(self.patterns.iter().map(|one| one.engine.clone()))
     }
 
     /// The rules, in the order findings name them.
@@ -188,100 +169,220 @@ impl Guardrails {
     ) -> RuleSet {
         let (name, category) =
             template.map_or((None, None), |(name, category)| (Some(name), category));
-        self.rules
-            .iter()
-            .map(|rule| {
-                rule.looks_at(direction)
-                    && rule.covers(name, category)
-                    && (direction == Direction::Response || rule.config.inspects == inspects)
-            })
-            .collect()
+        let applies = self.rules.iter().map(|rule| {
+            rule.looks_at(direction)
+                && rule.covers(name, category)
+                && (direction == Direction::Response || rule.config.inspects == inspects)
+        });
+        RuleSet::new(applies.collect(), direction)
     }
 
     /// What a finding is: the pattern's entity, or the kind of the rule for a literal.
     pub fn entity(&self, finding: &Finding) -> &str {
-        match finding.pattern.and_then(|pattern| self.patterns.get(pattern)) {
-            Some(pattern) => &pattern.config.entity,
-            None => self.rules.get(finding.rule).map_or("", |rule| rule.kind.name()),
+        let kind = self.rules.get(finding.rule).map_or("", |rule| rule.kind.name());
+        match finding.what {
+            What::Pattern(index) => {
+                self.patterns.get(index).map_or(kind, |pattern| &pattern.config.entity)
+            }
+            What::Literal => kind,
+            What::Length => "length",
+            What::Limit => "work_limit",
         }
     }
-}
 
-/// An expression, and whether it must be able to follow a stream.
-type Expression<'r> = (&'r str, bool);
+    /// What a finding does; `None`: its guardrail is in shadow mode and only counts.
+    pub fn action(&self, finding: &Finding) -> Option<Action> {
+        let rule = self.rules.get(finding.rule)?;
+        (rule.config.mode == Mode::Enforce).then(|| self.would(finding)).flatten()
+    }
 
-impl Engine {
-    /// Compiles the expressions of these rules that are not known yet, on all processors: thousands of
-    /// them take seconds on one.
-    fn compile_all<'r>(
-        rules: &'r [Rule],
-        known: &HashMap<(&str, bool), &Arc<Self>>,
-    ) -> HashMap<Expression<'r>, Result<Arc<Self>, String>> {
-        let new: BTreeSet<Expression<'r>> = rules
-            .iter()
-            .flat_map(|rule| rule.config.patterns.iter().map(move |one| (one, rule)))
-            .map(|(one, rule)| (one.regex.as_str(), rule.looks_at(Direction::Response)))
-            .filter(|key| !known.contains_key(key))
-            .collect();
-        let new: Vec<Expression<'r>> = new.into_iter().collect();
-        let compile = |(one, streams): &Expression<'r>| {
-            ((*one, *streams), Self::compile(one, *streams).map(Arc::new))
+    /// What a finding does or, in shadow mode, would do.
+    pub fn would(&self, finding: &Finding) -> Option<Action> {
+        let rule = self.rules.get(finding.rule)?;
+        let of_pattern = match finding.what {
+            What::Pattern(index) => self.patterns.get(index).and_then(|one| one.config.action),
+            What::Limit => rule.config.on_limit,
+            What::Literal | What::Length => None,
         };
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = new.len().div_ceil(workers).max(EXPRESSIONS_A_THREAD);
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = new
-                .chunks(share)
-                .map(|some| scope.spawn(move || some.iter().map(compile).collect::<Vec<_>>()))
-                .collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
+        let action = of_pattern.unwrap_or_else(|| rule.action());
+        // What was not looked at, or is too long as a whole, has no span to replace.
+        let has_span = !matches!(finding.what, What::Limit | What::Length);
+        Some(if action == Action::Redact && !has_span { Action::Block } else { action })
+    }
+
+    /// Whether a finding is one that its guardrail never reports.
+    pub(super) fn is_allowed(&self, finding: &Finding, matched: &str) -> bool {
+        let allows = self.allows.get(finding.rule).map(Vec::as_slice).unwrap_or_default();
+        allows.iter().any(|one| {
+            one.entity.as_ref().is_none_or(|entity| entity == self.entity(finding))
+                && (one.text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(matched))
+                    || one.regex.as_ref().is_some_and(|regex| regex.is_match(matched)))
         })
     }
+}
 
-    fn compile(expression: &str, streams: bool) -> Result<Self, String> {
-        if expression.len() > EXPRESSION_BYTES_MAX {
-            return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
-        }
-        let hir = regex_syntax::parse(expression)
-            .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))?;
-        let properties = hir.properties();
-        if properties.minimum_len().unwrap_or(0) == 0 {
-            return Err("the expression matches the empty text".to_owned());
-        }
-        if !properties.look_set().is_empty() {
-            return Err("anchors and word boundaries (^, $, \\b) are not supported; \
-                        whole_word = true checks the edges"
-                .to_owned());
-        }
-        let bytes_max = properties
-            .maximum_len()
-            .filter(|bytes| *bytes <= MATCH_BYTES_MAX)
-            .ok_or_else(|| {
-                format!(
-                    "the expression can match more than {MATCH_BYTES_MAX} bytes; \
-                         write {{1,40}} instead of + or *"
-                )
-            })?;
-        let regex =
-            regex::RegexBuilder::new(expression).size_limit(REGEX_BYTES_MAX).build().map_err(
-                |_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"),
-            )?;
-        let growing = streams.then(|| Growing::compile(expression)).transpose()?;
-        let anchors = anchors::required(&hir).unwrap_or_default();
-        Ok(Self { regex, bytes_max, anchors, growing })
+/// A pattern to be compiled.
+struct Wanted {
+    rule: usize,
+    place: String,
+    config: Arc<PatternConfig>,
+    expression: Arc<str>,
+    turn: Turn,
+    streams: bool,
+}
+
+impl Wanted {
+    fn key(&self) -> (Arc<str>, Turn, bool) {
+        (self.expression.clone(), self.turn, self.streams)
     }
 }
 
-impl Growing {
-    fn compile(regex: &str) -> Result<Self, String> {
-        let dfa = DFA::builder()
-            .build(regex)
-            .map_err(|_too_large| "the expression is too large for streams".to_owned())?;
-        let for_caches = dfa.clone();
-        let caches: Box<dyn Fn() -> Cache + Send + Sync> =
-            Box::new(move || for_caches.create_cache());
-        Ok(Self { dfa, caches: Pool::new(caches) })
+/// The patterns of a rule: as they stand, its literals of several words, and the phrases turned.
+fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    let streams = rule.looks_at(Direction::Response);
+    let mut add = |place: String, config: &Arc<PatternConfig>| {
+        let is_phrase = !config.phrase.is_empty();
+        let expression: Arc<str> = if is_phrase {
+            phrase::expression(&plain(&config.phrase)).into()
+        } else {
+            config.regex.as_str().into()
+        };
+        let turns: &[Turn] = if is_phrase && rule.looks_at(Direction::Request) {
+            &[Turn::None, Turn::Backwards, Turn::Rot13]
+        } else {
+            &[Turn::None]
+        };
+        for turn in turns {
+            let (config, expression) = (config.clone(), expression.clone());
+            let (place, streams) = (place.clone(), streams && *turn == Turn::None);
+            all.push(Wanted { rule: index, place, config, expression, turn: *turn, streams });
+        }
+    };
+    for (place, config) in rule.config.patterns.iter().enumerate().filter(|(_, one)| one.is_active) {
+        add(format!("patterns[{place}]"), &Arc::new(config.clone()));
     }
+    let loose: Vec<&str> = loose_literals(rule).collect();
+    for some in loose.chunks(LITERALS_A_PHRASE) {
+        let phrase = phrase::of_literals(some);
+        let entity = rule.kind.name().to_owned();
+        let config = PatternConfig { entity, phrase, ..PatternConfig::default() };
+        add("literals".to_owned(), &Arc::new(config));
+    }
+    all
+}
+
+/// The literals of several words, if they are few enough to be phrases.
+fn loose_literals(rule: &Rule) -> impl Iterator<Item = &str> {
+    let is_loose = |literal: &&String| literal.split_whitespace().count() > 1;
+    let count = rule.config.literals.iter().filter(is_loose).count();
+    let all = rule.config.literals.iter().filter(move |one| is_loose(one) && count <= LOOSE_LITERALS_MAX);
+    all.map(String::as_str)
+}
+
+/// The literals in the automaton.
+#[derive(Default)]
+struct Needles {
+    texts: BTreeMap<String, Vec<Use>>,
+    sorted: Vec<(String, usize)>,
+}
+
+impl Needles {
+    fn take(&mut self, index: usize, rule: &Rule) -> Result<(), RuleError> {
+        let are_loose = loose_literals(rule).next().is_some();
+        for (place, literal) in rule.config.literals.iter().enumerate() {
+            let checked = checked_literal(literal)
+                .map_err(|what| refuse(rule, format!("literals[{place}]"), what))?;
+            if are_loose && literal.split_whitespace().count() > 1 {
+                continue;
+            }
+            self.texts.entry(checked.clone()).or_default().push(Use::Literal(index));
+            self.sorted.push((checked, index));
+        }
+        if self.sorted.len() > LITERALS_MAX {
+            let what = format!("more than {LITERALS_MAX} literals in all guardrails");
+            return Err(refuse(rule, "literals".to_owned(), what));
+        }
+        Ok(())
+    }
+}
+
+fn check_sizes(rule: &Rule) -> Result<(), RuleError> {
+    let config = &rule.config;
+    for (place, list, max) in [
+        ("literals", config.literals.len(), RULE_LITERALS_MAX),
+        ("patterns", config.patterns.len(), RULE_PATTERNS_MAX),
+        ("allow", config.allow.len(), RULE_ALLOWS_MAX),
+    ] {
+        if list > max {
+            let what = format!("{list} of them; {max} are allowed in one guardrail");
+            return Err(refuse(rule, place.to_owned(), what));
+        }
+    }
+    if config.literals.is_empty() && config.patterns.is_empty() && config.max_bytes.is_none() {
+        let what = "nothing to look for; give literals, patterns or max_bytes".to_owned();
+        return Err(refuse(rule, "rule_config".to_owned(), what));
+    }
+    let sampled = config.sample_percent.unwrap_or(100.0);
+    if !(0.0..=100.0).contains(&sampled) {
+        let what = "must be from 0 to 100".to_owned();
+        return Err(refuse(rule, "sample_percent".to_owned(), what));
+    }
+    if config.redact.reversible && config.redact.form != super::rule::RedactForm::Placeholder {
+        let what = "only a placeholder can be taken back: write with = \"placeholder\"".to_owned();
+        return Err(refuse(rule, "redact.reversible".to_owned(), what));
+    }
+    for (place, pattern) in config.patterns.iter().enumerate() {
+        let refuse = |what: &str| Err(refuse(rule, format!("patterns[{place}]"), what.to_owned()));
+        if pattern.regex.is_empty() == pattern.phrase.is_empty() {
+            return refuse("give regex or phrase, and not both");
+        }
+        if pattern.context_bytes > CONTEXT_BYTES_MAX {
+            return refuse(&format!("context_bytes: at most {CONTEXT_BYTES_MAX}"));
+        }
+        if pattern.context.iter().any(|word| word.trim().is_empty()) {
+            return refuse("context: an empty word stands everywhere");
+        }
+    }
+    Ok(())
+}
+
+fn allowed(rule: &Rule) -> Result<Vec<Allowed>, RuleError> {
+    let read = |(place, one): (usize, &Allow)| {
+        let refuse = |what: String| refuse(rule, format!("allow[{place}]"), what);
+        if one.text.is_some() == one.regex.is_some() {
+            return Err(refuse("give text or regex, and not both".to_owned()));
+        }
+        if one.reason.trim().is_empty() {
+            return Err(refuse("reason: say why this is never reported".to_owned()));
+        }
+        let regex = one.regex.as_ref().map(|regex| super::engine::whole_text(regex)).transpose();
+        let (text, entity) = (one.text.clone(), one.entity.clone());
+        Ok(Allowed { text, regex: regex.map_err(refuse)?, entity })
+    };
+    rule.config.allow.iter().enumerate().map(read).collect()
+}
+
+/// Words that lose letters or wear digits and are still read: those of phrases and literals.
+fn words(rules: &[Rule]) -> impl Iterator<Item = String> {
+    rules.iter().filter(|rule| rule.looks_at(Direction::Request)).flat_map(|rule| {
+        let phrases = rule.config.patterns.iter().map(|one| &one.phrase);
+        let texts = phrases.chain(&rule.config.literals);
+        texts.flat_map(|text| phrase::words(text).collect::<Vec<_>>())
+    })
+}
+
+fn beginning(patterns: &[Pattern]) -> Vec<Vec<usize>> {
+    let mut beginning = vec![Vec::new(); 256];
+    for (index, pattern) in patterns.iter().enumerate() {
+        let Some(growing) = &pattern.engine.growing else { continue };
+        for (byte, begins) in growing.first.iter().enumerate() {
+            if let (true, Some(patterns)) = (*begins, beginning.get_mut(byte)) {
+                patterns.push(index);
+            }
+        }
+    }
+    beginning
 }
 
 fn checked_literal(literal: &str) -> Result<String, String> {
@@ -291,7 +392,21 @@ fn checked_literal(literal: &str) -> Result<String, String> {
     if literal.len() > LITERAL_BYTES_MAX {
         return Err(format!("longer than {LITERAL_BYTES_MAX} bytes"));
     }
-    Ok(literal.to_ascii_lowercase())
+    Ok(plain(literal).to_ascii_lowercase())
+}
+
+/// Letters as the folded text has them.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match folded(letter) {
+            Folded::Ascii(ascii) if ascii.bytes().all(|one| one.is_ascii_alphanumeric()) => {
+                out.push_str(ascii);
+            }
+            Folded::Ascii(_) | Folded::Same | Folded::Gone => out.push(letter),
+        }
+    }
+    out
 }
 
 fn automaton(texts: &[String]) -> Result<Option<AhoCorasick>, RuleError> {
@@ -320,10 +435,4 @@ fn automaton(texts: &[String]) -> Result<Option<AhoCorasick>, RuleError> {
 
 fn refuse(rule: &Rule, place: String, what: String) -> RuleError {
     RuleError { rule: rule.name.clone(), place, what }
-}
-
-/// The last line of a multi-line regex error holds the reason.
-fn one_line(error: &regex_syntax::Error) -> String {
-    let text = error.to_string();
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

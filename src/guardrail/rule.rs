@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::validate::Validate;
 use crate::words::ids::GuardrailId;
 
 /// What a guardrail protects against.
@@ -91,6 +92,17 @@ impl Action {
     }
 }
 
+/// Whether what a guardrail finds counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It warns, redacts or blocks.
+    #[default]
+    Enforce,
+    /// It is recorded what it would have done.
+    Shadow,
+}
+
 /// The part of a guardrail that says what to look for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -101,38 +113,148 @@ pub struct RuleConfig {
     pub inspects: Inspects,
     /// Overrides what `blocking` says.
     pub action: Option<Action>,
-    /// Words and phrases, matched without regard to ASCII case, as whole words.
+    /// Whether it acts or only counts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Mode,
+    /// Of a hundred calls, how many it looks at; all unless told otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_percent: Option<f64>,
+    /// What happens when a text asks for more work than is allowed; by default what a violation does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_limit: Option<Action>,
+    /// Words and phrases, matched in any case and disguise, as whole words.
     pub literals: Vec<String>,
-    /// Regular expressions.
+    /// Expressions.
     pub patterns: Vec<PatternConfig>,
+    /// What is never reported.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Allow>,
+    /// A text longer than this many bytes is a violation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<usize>,
+    /// What stands in the place of what is redacted.
+    #[serde(skip_serializing_if = "is_default")]
+    pub redact: Redact,
 }
 
-/// One regular expression.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What stands in the place of what is redacted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redact {
+    /// The form.
+    #[serde(rename = "with")]
+    pub form: RedactForm,
+    /// Whether an answer gets the values back; needs `placeholder`.
+    pub reversible: bool,
+}
+
+/// The form of what stands in the place of what is redacted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedactForm {
+    /// `[REDACTED:email]`.
+    #[default]
+    Label,
+    /// `[EMAIL_3fa9c1]`: the same value has the same one within a conversation.
+    Placeholder,
+    /// `***`, one for each character.
+    Mask,
+    /// The last four characters stay.
+    #[serde(rename = "keep_last_4")]
+    KeepLast4,
+    /// The beginning of its SHA-256, under a key of this installation.
+    Hash,
+}
+
+/// One expression.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PatternConfig {
     /// What it finds, for records and placeholders: `email`, `ssn`, …
     pub entity: String,
-    /// The expression: bounded length, no look-around.
+    /// A regular expression: bounded length, no look-around. With a group, the group is what is found.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub regex: String,
+    /// Instead: an expression over words, in which a space stands for whatever is between two words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phrase: String,
     /// Whether a match may be part of a longer word.
-    #[serde(default = "whole_word")]
+    #[serde(default = "yes")]
     pub whole_word: bool,
     /// A further check of what was matched.
     #[serde(default)]
     pub validate: Option<Validate>,
+    /// Bits of Shannon entropy a character that what was matched must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy_min: Option<f64>,
+    /// Words of which one must stand shortly before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<String>,
+    /// How many bytes before.
+    #[serde(default = "context_bytes", skip_serializing_if = "is_context_bytes")]
+    pub context_bytes: usize,
+    /// Instead of what the guardrail does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// Whether it is looked for.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub is_active: bool,
 }
 
-fn whole_word() -> bool {
+impl Default for PatternConfig {
+    fn default() -> Self {
+        Self {
+            entity: String::new(),
+            regex: String::new(),
+            phrase: String::new(),
+            whole_word: true,
+            validate: None,
+            entropy_min: None,
+            context: Vec::new(),
+            context_bytes: context_bytes(),
+            action: None,
+            is_active: true,
+        }
+    }
+}
+
+fn yes() -> bool {
     true
 }
 
-/// Checks that a regular expression cannot express.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Validate {
-    /// A US social security number that can have been issued.
-    Ssn,
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+fn context_bytes() -> usize {
+    60
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_context_bytes(bytes: &usize) -> bool {
+    *bytes == context_bytes()
+}
+
+/// Something that is never reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// What was found is exactly this, in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Or all of it matches this expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// Only where this was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Why.
+    pub reason: String,
 }
 
 /// A guardrail of one tenant.

@@ -1,8 +1,6 @@
-//! Checks of a candidate that need more than its letters: word edges and number rules.
+//! Checks of a candidate that need more than its letters: word edges, words near it, entropy.
 
 use std::ops::Range;
-
-use super::rule::Validate;
 
 /// Whether a span is cut out of a longer word: a letter or digit on both sides of an edge. `_` is no
 /// letter, or Markdown italics would hide a phrase.
@@ -24,30 +22,33 @@ fn is_word(letter: char) -> bool {
     letter.is_alphanumeric()
 }
 
-impl Validate {
-    /// Whether what was matched can be the real thing.
-    pub(super) fn accepts(self, matched: &str) -> bool {
-        match self {
-            Self::Ssn => is_ssn(matched),
-        }
-    }
+/// Whether a text, in lower case, has a word or phrase with whole edges.
+pub(super) fn has_word(text: &str, word: &str) -> bool {
+    let word = word.to_lowercase();
+    text.match_indices(&word).any(|(at, _)| !splits_word(text, &(at..at + word.len())))
 }
 
-/// The Social Security Administration never issued area 000, 666 or 900 to 999, group 00 or serial
-/// 0000; 078-05-1120 and 219-09-9999 were printed in advertisements.
-fn is_ssn(matched: &str) -> bool {
-    let digits: String = matched.chars().filter(char::is_ascii_digit).collect();
-    let (Some(area), Some(group), Some(serial)) =
-        (digits.get(..3), digits.get(3..5), digits.get(5..9))
-    else {
-        return false;
-    };
-    digits.len() == 9
-        && area != "000"
-        && area != "666"
-        && !area.starts_with('9')
-        && group != "00"
-        && serial != "0000"
-        && digits != "078051120"
-        && digits != "219099999"
+/// Shannon's entropy in bits a character: 0 for one letter repeated, about 4.5 for a random token.
+pub(super) fn entropy(text: &str) -> f64 {
+    let mut counts = std::collections::BTreeMap::new();
+    for letter in text.chars() {
+        *counts.entry(letter).or_insert(0_u32) += 1;
+    }
+    let all: f64 = counts.values().map(|count| f64::from(*count)).sum();
+    counts
+        .values()
+        .map(|count| f64::from(*count) / all)
+        .map(|share| -share * share.log2())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{entropy, has_word};
+
+    #[test]
+    fn words_and_entropy() {
+        assert!(has_word("my ssn: ", "SSN") && !has_word("lessness", "ssn"));
+        assert!(entropy("aaaa").abs() < 1e-9 && (entropy("abcd") - 2.0).abs() < 1e-9);
+    }
 }

@@ -1,27 +1,27 @@
 //! The same verdict for a stream as for its whole text.
 //!
-//! A window keeps only the tail that is still undecided (plus one character for word edges). A text
-//! is safe to release up to the first byte that could still belong to a match of a rule that blocks
-//! or redacts. For every way of cutting a stream, the findings equal those of the whole text.
+//! A window keeps only the tail that is still undecided (plus what context may need). A text is safe to
+//! release up to the first byte that could still belong to a match of a rule that blocks or redacts. For
+//! every way of cutting a stream, the findings equal those of the whole text.
+//!
+//! From the first disguised character on, the text is also followed as a reader takes it.
 
 use std::sync::Arc;
 
-use super::compile::Guardrails;
-use super::scan::{Finding, Resume, RuleSet, View};
+use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
+use super::reading::{Reader, first_disguise, unfinished};
+use super::scan::{Finding, Resume, RuleSet, back};
+use super::sweep::{Undecided, View};
 
 /// One text that arrives in pieces.
 #[derive(Debug)]
 pub struct Window {
     guardrails: Arc<Guardrails>,
     rules: Arc<RuleSet>,
-    /// The undecided tail, with a character of context before it.
-    tail: String,
-    /// Where the tail begins in the whole text.
-    base: usize,
-    /// Where the undecided part begins in the tail.
-    from: usize,
-    /// By pattern, where its next match may begin, in the whole text.
-    resume: Resume,
+    written: Tail,
+    read: Option<(Reader, Tail)>,
+    /// Found lately: what stands at the edge of a disguise may be found in both readings.
+    recent: Vec<Finding>,
 }
 
 /// What a piece of text decided. Positions are bytes of the whole text.
@@ -33,29 +33,90 @@ pub struct Progress {
     pub safe_to: usize,
 }
 
+/// The undecided end of a text.
+#[derive(Debug, Clone, Default)]
+struct Tail {
+    /// The undecided text, with context before it.
+    text: String,
+    /// Where it begins in the whole text.
+    base: usize,
+    /// Where the undecided part begins in it.
+    from: usize,
+    /// By pattern, where its next match may begin, in the whole text.
+    resume: Resume,
+}
+
 impl Window {
     /// An empty text under these rules.
     pub fn new(guardrails: Arc<Guardrails>, rules: Arc<RuleSet>) -> Self {
-        let resume = Resume::new();
-        Self { guardrails, rules, tail: String::new(), base: 0, from: 0, resume }
+        Self { guardrails, rules, written: Tail::default(), read: None, recent: Vec::new() }
     }
 
     /// Takes the next piece.
     pub fn push(&mut self, piece: &str) -> Progress {
-        self.tail.push_str(piece);
+        self.written.text.push_str(piece);
+        match &mut self.read {
+            Some((reader, _)) => reader.push(piece),
+            None if first_disguise(&self.written.text).is_some() => {
+                let mut reader = Reader::at(self.written.base);
+                reader.push(&self.written.text);
+                let tail = Tail { text: String::new(), ..self.written.clone() };
+                self.read = Some((reader, tail));
+            }
+            None => {}
+        }
         self.advance(true)
     }
 
     /// Ends the text: everything left is decided.
     pub fn finish(&mut self) -> Progress {
-        self.advance(false)
+        let mut progress = self.advance(false);
+        let len = self.written.base + self.written.text.len();
+        progress.findings.extend(self.guardrails.too_long(len, &self.rules));
+        progress
     }
 
     fn advance(&mut self, open: bool) -> Progress {
+        let (guardrails, rules) = (&self.guardrails, &self.rules);
+        // An escape that has only begun reads otherwise once it is whole.
+        let firm = if open { unfinished(&self.written.text) } else { self.written.text.len() };
+        let (mut findings, mut undecided) = self.written.advance(guardrails, rules, (open, firm));
+        if let Some((reader, tail)) = &mut self.read {
+            tail.text.push_str(&reader.take(!open));
+            let firm = tail.text.len();
+            let (of_read, of_tail) = tail.advance(guardrails, rules, (open, firm));
+            findings.extend(of_read.into_iter().filter_map(|one| back(one, reader.origin())));
+            let end = tail.base + tail.text.len();
+            let in_written = |at: usize| match at < end {
+                true => reader.origin().start(at),
+                false => reader.undecided(),
+            };
+            undecided.enforced = undecided.enforced.min(in_written(of_tail.enforced));
+            reader.forget(tail.base);
+        }
+        findings.sort();
+        findings.dedup();
+        findings.retain(|one| !self.recent.contains(one));
+        self.recent.extend(findings.iter().cloned());
+        let of_read = self.read.as_ref().map(|(reader, tail)| reader.origin().start(tail.base));
+        let first = of_read.unwrap_or(usize::MAX).min(self.written.base);
+        self.recent.retain(|one| one.start >= first);
+        Progress { findings, safe_to: undecided.enforced }
+    }
+}
+
+impl Tail {
+    /// Sweeps what is undecided; of an open text, nothing from `firm` on is decided. Positions are of the whole text.
+    fn advance(
+        &mut self,
+        guardrails: &Guardrails,
+        rules: &RuleSet,
+        (open, firm): (bool, usize),
+    ) -> (Vec<Finding>, Undecided) {
         let mut resume: Resume =
             self.resume.iter().map(|(one, at)| (*one, at.saturating_sub(self.base))).collect();
-        let view = View { text: &self.tail, from: self.from, open };
-        let (mut findings, undecided) = self.guardrails.scan_view(view, &self.rules, &mut resume);
+        let view = View { text: &self.text, from: self.from, open, firm };
+        let (mut findings, undecided) = guardrails.sweep(view, rules, &mut resume);
         for finding in &mut findings {
             finding.start += self.base;
             finding.end += self.base;
@@ -64,19 +125,17 @@ impl Window {
             let kept = self.resume.entry(pattern).or_default();
             *kept = (*kept).max(at + self.base);
         }
-        let safe_to = self.base + undecided.enforced;
-        self.forget(undecided.all);
-        Progress { findings, safe_to }
+        let Undecided { all, enforced } = undecided;
+        let decided =
+            Undecided { all: all + self.base, enforced: enforced + self.base };
+        self.forget(all);
+        (findings, decided)
     }
 
-    /// Drops the decided text but for its last character.
+    /// Drops the decided text but for what context may need.
     fn forget(&mut self, decided: usize) {
-        let context = self
-            .tail
-            .get(..decided)
-            .and_then(|text| text.char_indices().next_back())
-            .map_or(decided, |(at, _)| at);
-        self.tail.drain(..context);
+        let context = self.text.floor_char_boundary(decided.saturating_sub(CONTEXT_BYTES_MAX));
+        self.text.drain(..context);
         self.base += context;
         self.from = decided - context;
     }

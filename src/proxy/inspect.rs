@@ -17,6 +17,7 @@ use super::refusal::{Kind, Refusal};
 use super::render::Rendered;
 use super::select::Planned;
 use super::texts::{Placed, Texts, redact};
+use super::vault::Vault;
 use super::{Proxy, headers};
 use crate::catalog::Scope;
 use crate::config::Unscannable;
@@ -24,7 +25,7 @@ use crate::gemini::Dialect;
 use crate::gemini::json::quote;
 use crate::gemini::stream::Framing;
 use crate::gemini::text::{self, Segment};
-use crate::guardrail::{Direction, Guardrails, RuleSet, Verdict as Strictest};
+use crate::guardrail::{Direction, Guardrails, RuleSet, Salt, Verdict as Strictest};
 use crate::telemetry::metrics;
 use crate::template::variables::Trust;
 use crate::words::clock;
@@ -43,11 +44,12 @@ pub(super) struct Screened {
     planned: Planned,
     body: Bytes,
     variables: Map<String, Value>,
+    vault: Vault,
 }
 
 impl Screened {
-    pub(super) fn into_parts(self) -> (Planned, Bytes, Map<String, Value>) {
-        (self.planned, self.body, self.variables)
+    pub(super) fn into_parts(self) -> (Planned, Bytes, Map<String, Value>, Vault) {
+        (self.planned, self.body, self.variables, self.vault)
     }
 }
 
@@ -80,9 +82,18 @@ pub(super) struct AnswerPlan {
     pub(super) framing: Option<Framing>,
     pub(super) guardrails: Arc<Guardrails>,
     pub(super) rules: Arc<RuleSet>,
+    /// What goes back into it.
+    pub(super) vault: Vault,
     /// The place of a stream among those that may be open.
     #[expect(dead_code, reason = "held until the stream is over")]
     pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+impl AnswerPlan {
+    /// Whether anything looks at the text of the answer.
+    pub(super) fn looks(&self) -> bool {
+        !self.rules.is_empty() || !self.vault.is_empty()
+    }
 }
 
 impl Cleared {
@@ -144,8 +155,10 @@ pub(super) fn untrusted(
     }
     let Scope { untrusted: rules, rendered, .. } = planned.scope();
     // A rule that asks for the rendered prompt also looks at what goes into it.
-    let rules = rules.union(rendered);
+    let rules = Arc::new(rules.union(rendered));
     let guardrails = planned.identified.tenant.guardrails.clone();
+    let rules = sampled(&guardrails, &rules, exchange);
+    let mut vault = vault(proxy, &planned, exchange);
     let placed = Texts::new(&segments).inspect(&guardrails, &rules);
     note(exchange, &guardrails, &rules, &placed);
     let strictest = judge(&guardrails, &placed);
@@ -153,17 +166,18 @@ pub(super) fn untrusted(
         Strictest::Block => Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed)),
         Strictest::Allow | Strictest::Warn => {
             let body = arrived.body.clone();
-            Verdict::Passed(Screened { planned, body, variables })
+            Verdict::Passed(Screened { planned, body, variables, vault })
         }
         // A name cannot be replaced without changing what it names.
         Strictest::Redact if !can_redact(&guardrails, &segments, &placed, of_body..editable) => {
             Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed))
         }
         Strictest::Redact => {
-            let changed = redact(&guardrails, &segments, &redacting(&guardrails, placed));
+            let placed = redacting(&guardrails, placed);
+            let changed = redact(&guardrails, &segments, &placed, &mut vault);
             let body = edit(body, &segments, &changed).into();
             put_back(&planned, &mut variables, of_body, &changed);
-            Verdict::Passed(Screened { planned, body, variables })
+            Verdict::Passed(Screened { planned, body, variables, vault })
         }
     };
     metrics::stage("inspect", clock::monotonic().duration_since(began).as_secs_f64());
@@ -180,10 +194,11 @@ pub(super) fn rendered(
     let arrived = &planned.identified.arrived;
     let scope = planned.scope();
     let guardrails = planned.identified.tenant.guardrails.clone();
+    let rules = sampled(&guardrails, &scope.rendered, exchange);
     if !scope.rendered.is_empty() && !rendered.messages.is_empty() {
         let segments: Vec<Segment> = rendered.messages.iter().map(|one| alone(&one.text)).collect();
-        let placed = Texts::new(&segments).inspect(&guardrails, &scope.rendered);
-        note(exchange, &guardrails, &scope.rendered, &placed);
+        let placed = Texts::new(&segments).inspect(&guardrails, &rules);
+        note(exchange, &guardrails, &rules, &placed);
         // The template's own text cannot be redacted without changing what its owner approved.
         if judge(&guardrails, &placed) >= Strictest::Redact {
             return Ok(Verdict::Blocked(Blocked::of(planned, &guardrails, &placed)));
@@ -200,8 +215,9 @@ pub(super) fn rendered(
         place,
         dialect: arrived.dialect,
         framing: arrived.framing,
+        rules: sampled(&guardrails, &scope.response, exchange),
         guardrails,
-        rules: scope.response.clone(),
+        vault: rendered.vault,
     };
     let mut headers = headers::upstream(&arrived.head.headers);
     headers::ask_readable(&mut headers, arrived.framing.is_some());
@@ -213,6 +229,22 @@ pub(super) fn rendered(
         body: OutgoingBody::Whole(rendered.body),
         answer: Some(answer),
     })))
+}
+
+/// What placeholders of this call depend on.
+fn vault(proxy: &Proxy, planned: &Planned, exchange: &Exchange) -> Vault {
+    let tenant = exchange.fact(|execution| execution.tenant_id.to_string()).unwrap_or_default();
+    let conversation = planned.identified.conversation.as_deref().unwrap_or_default();
+    Vault::new(Salt::new(proxy.rules.placeholder_key.expose(), &tenant, conversation))
+}
+
+/// The rules that look at this call: some look at a share of them only. Retries of a call are other calls.
+fn sampled(guardrails: &Guardrails, rules: &Arc<RuleSet>, exchange: &Exchange) -> Arc<RuleSet> {
+    if !guardrails.samples() {
+        return rules.clone();
+    }
+    let call = exchange.fact(|execution| execution.request_id.clone()).unwrap_or_default();
+    Arc::new(rules.only(|rule| guardrails.is_sampled(rule, &call)))
 }
 
 fn note(exchange: &mut Exchange, guardrails: &Guardrails, rules: &RuleSet, placed: &[Placed]) {

@@ -21,7 +21,8 @@ use super::forward::Answered;
 use super::inspect::{AnswerPlan, can_redact, edit, redacting};
 use super::refusal::{Kind, Refusal};
 use super::reply::{Reply, decorate, full};
-use super::texts::{Placed, Texts, redact};
+use super::texts::{Hole, Placed, Texts, fill, redactions};
+use super::vault::Vault;
 use super::{Proxy, headers};
 use crate::execution::Outcome;
 use crate::gemini::answer::Answer;
@@ -59,12 +60,12 @@ pub(super) async fn inspected(
     };
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     let limits = &proxy.rules.limits;
-    if head.status.is_success() && plan.framing.is_none() && !plan.rules.is_empty() {
+    if head.status.is_success() && plan.framing.is_none() && plan.looks() {
         return held(proxy, head, body, plan, exchange).await;
     }
     let reader = match plan.framing {
         Some(framing) if head.status.is_success() => {
-            if headers::coding(&head.headers).is_some() && !plan.rules.is_empty() {
+            if headers::coding(&head.headers).is_some() && plan.looks() {
                 let message = "the upstream coded a stream in a way that cannot be inspected";
                 return Err(Refusal::new(Kind::UnreadableAnswer, message));
             }
@@ -92,7 +93,7 @@ async fn held(
     proxy: &Proxy,
     head: Parts,
     body: reqwest::Body,
-    plan: AnswerPlan,
+    mut plan: AnswerPlan,
     exchange: &mut Exchange,
 ) -> Result<Reply, Refusal> {
     exchange.rest();
@@ -124,11 +125,14 @@ async fn held(
             let body = terminal::blocked_answer(plan.dialect, &answer);
             (Bytes::from(body), (Outcome::ResponseBlocked, Some("guardrail")), false)
         }
-        Verdict::Redact => {
-            let changed = redact(&plan.guardrails, &segments, &redacting(&plan.guardrails, placed));
+        Verdict::Allow | Verdict::Warn if plan.vault.is_empty() => (bytes, outcome, true),
+        Verdict::Redact | Verdict::Allow | Verdict::Warn => {
+            let mut holes: Vec<_> = restored(&plan.vault, &segments).collect();
+            let placed = redacting(&plan.guardrails, placed);
+            holes.extend(redactions(&plan.guardrails, &segments, &placed, &mut plan.vault));
+            let changed = fill(&segments, &holes);
             (Bytes::from(edit(document, &segments, &changed)), outcome, false)
         }
-        Verdict::Allow | Verdict::Warn => (bytes, outcome, true),
     };
     let mut reply = respond(&head, exchange);
     if !was_coded {
@@ -137,6 +141,13 @@ async fn held(
     *reply.body_mut() = full(body);
     exchange.take().finish(outcome.0, outcome.1);
     Ok(reply)
+}
+
+/// What was taken out of the request, where the answer repeats it.
+fn restored<'v>(vault: &'v Vault, segments: &'v [text::Segment]) -> impl Iterator<Item = Hole> + 'v {
+    segments.iter().enumerate().flat_map(|(index, segment)| {
+        vault.restore(&segment.text).into_iter().map(move |(span, value)| (index, span, value))
+    })
 }
 
 async fn collect(mut body: reqwest::Body, bytes_max: usize) -> Result<Bytes, Refusal> {

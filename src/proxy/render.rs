@@ -8,6 +8,7 @@ use super::exchange::Exchange;
 use super::inspect::Screened;
 use super::refusal::{Kind, Refusal};
 use super::select::Planned;
+use super::vault::Vault;
 use crate::template::{RenderError, Rendered as Message};
 
 /// A call as it would be sent.
@@ -17,10 +18,11 @@ pub(super) struct Rendered {
     pub(super) messages: Vec<Message>,
     pub(super) path: String,
     pub(super) body: Bytes,
+    pub(super) vault: Vault,
 }
 
 pub(super) fn render(screened: Screened, exchange: &mut Exchange) -> Result<Rendered, Refusal> {
-    let (planned, body, variables) = screened.into_parts();
+    let (planned, body, variables, vault) = screened.into_parts();
     let route = &planned.identified.arrived.head.route;
     let Some(version) = planned.version.clone() else {
         if !variables.is_empty() {
@@ -28,7 +30,7 @@ pub(super) fn render(screened: Screened, exchange: &mut Exchange) -> Result<Rend
             return Err(Refusal::new(Kind::Variables, message));
         }
         let path = route.path.clone();
-        return Ok(Rendered { planned, messages: Vec::new(), path, body });
+        return Ok(Rendered { planned, messages: Vec::new(), path, body, vault });
     };
     let messages = version.template.render(&variables).map_err(refuse)?;
     let kept = serde_json::to_value(&messages).unwrap_or_default();
@@ -45,7 +47,7 @@ pub(super) fn render(screened: Screened, exchange: &mut Exchange) -> Result<Rend
     let text = std::str::from_utf8(&body).unwrap_or_default();
     let body = compose::compose((dialect, route), text, &version, &messages)
         .ok_or_else(|| Refusal::new(Kind::Malformed, "the body's shape does not fit a template"))?;
-    Ok(Rendered { planned, messages, path, body: body.into() })
+    Ok(Rendered { planned, messages, path, body: body.into(), vault })
 }
 
 fn refuse(error: RenderError) -> Refusal {

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
+use super::vault::Vault;
 use crate::gemini::text::Segment;
 use crate::guardrail::{Finding, Guardrails, RuleSet, replace};
 
+/// No expression matches across it, and no text of a caller holds it: see [`Joined::push`].
 const APART: &str = "\u{0}";
 
 /// Strings of one message, in order.
@@ -114,7 +116,7 @@ impl<'s> Texts<'s> {
                     joined.text.push_str(seam);
                 }
                 joined.starts.push((joined.text.len(), *index));
-                joined.text.push_str(self.segments.get(*index).map_or("", |one| &one.text));
+                joined.push(self.segments.get(*index).map_or("", |one| &one.text));
             }
         }
         joined
@@ -137,27 +139,55 @@ impl<'s> Texts<'s> {
     }
 }
 
-/// Replaces the places of findings that redact: the first place of each gets the placeholder, the
-/// others go. Gives the new text of every segment that changed.
+impl Joined {
+    /// Adds a text. An U+0000 of its own would keep words apart that a reader takes together: a character
+    /// as short, which nobody sees either, stands for it.
+    fn push(&mut self, text: &str) {
+        if text.contains('\0') {
+            self.text.push_str(&text.replace('\0', "\u{1}"));
+        } else {
+            self.text.push_str(text);
+        }
+    }
+}
+
+/// Bytes of a segment's text, and what goes there.
+pub(super) type Hole = (usize, Range<usize>, String);
+
+/// Replaces the places of findings that redact. Gives the new text of every segment that changed.
 pub(super) fn redact(
     guardrails: &Guardrails,
     segments: &[Segment],
     placed: &[Placed],
+    vault: &mut Vault,
 ) -> Vec<(usize, String)> {
+    fill(segments, &redactions(guardrails, segments, placed, vault))
+}
+
+/// The first place of each finding gets the placeholder, the others go.
+pub(super) fn redactions(
+    guardrails: &Guardrails,
+    segments: &[Segment],
+    placed: &[Placed],
+    vault: &mut Vault,
+) -> Vec<Hole> {
     let mut holes = Vec::new();
     for one in placed {
-        let mut placeholder = guardrails.placeholder(&one.finding);
+        let parts = one.places.iter().filter_map(|place| {
+            segments.get(place.segment).and_then(|segment| segment.text.get(place.span.clone()))
+        });
+        let mut placeholder = vault.hide(guardrails, &one.finding, &parts.collect::<String>());
         for place in &one.places {
             holes.push((place.segment, place.span.clone(), std::mem::take(&mut placeholder)));
         }
     }
-    fill(segments, &holes)
+    holes
 }
 
 /// The new text of every segment with a hole: segment, bytes of its text, what goes there.
 pub(super) fn fill(
     segments: &[Segment],
-    holes: &[(usize, Range<usize>, String)],
+    holes: &[Hole],
 ) -> Vec<(usize, String)> {
     let mut edits: Vec<Vec<(Range<usize>, String)>> = vec![Vec::new(); segments.len()];
     for (segment, span, placeholder) in holes {
@@ -179,7 +209,7 @@ pub(super) fn fill(
 mod tests {
     use uuid::Uuid;
 
-    use super::{Texts, redact};
+    use super::{Texts, Vault, redact};
     use crate::gemini::text::{Run, Segment};
     use crate::guardrail::{Direction, Guardrails, Inspects, Kind, Rule, Severity};
     use crate::words::ids::GuardrailId;
@@ -212,7 +242,7 @@ mod tests {
         let guardrails = guardrails();
         let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
         let placed = Texts::new(&segments).inspect(&guardrails, &rules);
-        redact(&guardrails, &segments, &placed)
+        redact(&guardrails, &segments, &placed, &mut Vault::default())
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::gemini::{json, text};
 use crate::guardrail::{Direction, Finding, Verdict, Window};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::inspect::{AnswerPlan, edit};
-use crate::proxy::texts::fill;
+use crate::proxy::texts::{Hole, fill};
+use crate::proxy::vault::{Restored, Restorer};
 use crate::telemetry;
 
 /// A stream being read.
@@ -52,6 +53,7 @@ enum State {
 #[derive(Debug)]
 struct Channel {
     window: Window,
+    restorer: Restorer,
     len: usize,
     safe_to: usize,
 }
@@ -64,7 +66,7 @@ struct Held {
     /// Where the text of each segment stands in its channel.
     spans: Vec<Option<(Run, Range<usize>)>>,
     /// Replacements inside segments: segment, bytes of its text, what goes there.
-    holes: Vec<(usize, Range<usize>, String)>,
+    holes: Vec<Hole>,
 }
 
 /// Whether the stream goes on.
@@ -103,7 +105,7 @@ impl FrameReader {
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
     ) -> Flow {
-        if self.plan.rules.is_empty() {
+        if !self.plan.looks() {
             self.watch(data, out);
             return Flow::On;
         }
@@ -148,7 +150,7 @@ impl FrameReader {
         out: &mut VecDeque<Bytes>,
     ) -> (Outcome, Option<&'static str>) {
         let rest = self.frames.rest();
-        if self.plan.rules.is_empty() {
+        if !self.plan.looks() {
             self.answer.read(self.plan.dialect, &rest.payload);
         } else if !rest.is_empty() && self.frame(rest, exchange, out) == Flow::Stop {
             return self.blocked(exchange);
@@ -171,7 +173,7 @@ impl FrameReader {
     /// Whether a last frame can follow what was sent. A stream that nobody inspects may stand in the
     /// middle of one.
     pub(super) fn can_end_here(&self) -> bool {
-        !self.plan.rules.is_empty()
+        self.plan.looks()
             || (self.frames.is_between_frames() && self.state == State::Reading)
     }
 
@@ -219,28 +221,32 @@ impl FrameReader {
         };
         let mut held =
             Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
-        let mut found: Vec<(Run, Vec<Finding>)> = Vec::new();
+        let mut found: Vec<(Run, Vec<Finding>, Restored)> = Vec::new();
         for (index, segment) in held.segments.iter().enumerate() {
-            let mut seen = found.iter().map(|(run, _)| *run);
+            let mut seen = found.iter().map(|(run, ..)| *run);
             // A part that begins anew is also looked at alone: joined to the one before, its first
             // word could hide in the last one there.
             let is_alone =
                 segment.run.is_none_or(|run| seen.any(|one| one == run) || run.is_fragment());
             if is_alone {
                 let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
-                let verdict = self.alone(index, &findings, &mut held.holes, exchange);
+                let verdict = self.alone((index, segment), &findings, &mut held.holes, exchange);
                 // A name cannot be replaced without changing what it names.
                 let is_name = segment.literal.is_empty();
                 if verdict == Verdict::Block || (is_name && verdict == Verdict::Redact) {
                     return self.stop(segment.run, exchange, out);
                 }
             }
+            if segment.run.is_none() {
+                let restored = self.plan.vault.restore(&segment.text).into_iter();
+                held.holes.extend(restored.map(|(span, value)| (index, span, value)));
+            }
             if let Some(run) = segment.run {
-                let (span, findings) = self.push(run, &segment.text);
+                let (span, findings, restored) = self.push(run, &segment.text);
                 if let Some(slot) = held.spans.get_mut(index) {
                     *slot = Some((run, span));
                 }
-                found.push((run, findings));
+                found.push((run, findings, restored));
             }
         }
         self.held_bytes += held.frame.len();
@@ -248,27 +254,32 @@ impl FrameReader {
             return self.unreadable(exchange, out);
         }
         self.held.push_back(held);
-        for (channel, findings) in found {
+        for (channel, findings, restored) in found {
             if self.found(channel, &findings, exchange, out) == Flow::Stop {
                 return Flow::Stop;
+            }
+            for (span, value) in restored {
+                self.put(channel, &span, value);
             }
         }
         self.release_decided(out);
         Flow::On
     }
 
-    fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>) {
+    fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>, Restored) {
         let (guardrails, rules) = (&self.plan.guardrails, &self.plan.rules);
         let channel = self.texts.entry(channel).or_insert_with(|| Channel {
             window: Window::new(guardrails.clone(), rules.clone()),
+            restorer: Restorer::default(),
             len: 0,
             safe_to: 0,
         });
         let start = channel.len;
         channel.len += piece.len();
         let progress = channel.window.push(piece);
-        channel.safe_to = progress.safe_to;
-        (start..channel.len, progress.findings)
+        let (restored, safe_to) = channel.restorer.push(&self.plan.vault, piece);
+        channel.safe_to = progress.safe_to.min(safe_to);
+        (start..channel.len, progress.findings, restored)
     }
 
     /// Acts on findings in the text of a candidate.
@@ -286,38 +297,49 @@ impl FrameReader {
         if self.plan.guardrails.judge(findings) == Verdict::Block {
             return self.stop(Some(channel), exchange, out);
         }
-        let redacting: Vec<&Finding> =
-            findings.iter().filter(|one| self.plan.guardrails.redacts(one)).collect();
-        for finding in redacting {
-            let mut placeholder = self.plan.guardrails.placeholder(finding);
-            for held in &mut self.held {
-                for (segment, span) in held.spans.iter().enumerate() {
-                    let Some((one, span)) = span else { continue };
-                    let from = finding.start.max(span.start);
-                    let to = finding.end.min(span.end);
-                    if *one == channel && from < to {
-                        let hole = from - span.start..to - span.start;
-                        held.holes.push((segment, hole, std::mem::take(&mut placeholder)));
-                    }
-                }
-            }
+        let guardrails = self.plan.guardrails.clone();
+        for finding in findings.iter().filter(|one| guardrails.redacts(one)) {
+            let value = self.text(channel, &finding.span());
+            let placeholder = self.plan.vault.hide(&guardrails, finding, &value);
+            self.put(channel, &finding.span(), placeholder);
         }
         Flow::On
+    }
+
+    /// The held text of a candidate in a stretch.
+    fn text(&self, channel: Run, span: &Range<usize>) -> String {
+        let texts = self.held.iter().flat_map(|held| {
+            held.places(channel, span).into_iter().filter_map(|(segment, place)| {
+                held.segments.get(segment).and_then(|segment| segment.text.get(place))
+            })
+        });
+        texts.collect()
+    }
+
+    /// Puts other text into the place of a stretch that is held, over however many frames.
+    fn put(&mut self, channel: Run, span: &Range<usize>, mut text: String) {
+        for held in &mut self.held {
+            for (segment, place) in held.places(channel, span) {
+                held.holes.push((segment, place, std::mem::take(&mut text)));
+            }
+        }
     }
 
     /// Acts on findings in a string that stands alone.
     fn alone(
         &mut self,
-        segment: usize,
+        (index, segment): (usize, &Segment),
         findings: &[Finding],
-        holes: &mut Vec<(usize, Range<usize>, String)>,
+        holes: &mut Vec<Hole>,
         exchange: &mut Exchange,
     ) -> Verdict {
         if !findings.is_empty() {
             self.note(findings, exchange);
         }
         for finding in findings.iter().filter(|one| self.plan.guardrails.redacts(one)) {
-            holes.push((segment, finding.span(), self.plan.guardrails.placeholder(finding)));
+            let value = segment.text.get(finding.span()).unwrap_or_default();
+            let placeholder = self.plan.vault.hide(&self.plan.guardrails, finding, value);
+            holes.push((index, finding.span(), placeholder));
         }
         self.plan.guardrails.judge(findings)
     }
@@ -402,6 +424,17 @@ impl Drop for FrameReader {
 }
 
 impl Held {
+    /// The places of this frame in a stretch of a candidate's text.
+    fn places(&self, channel: Run, stretch: &Range<usize>) -> Vec<(usize, Range<usize>)> {
+        let place = |(segment, span): (usize, &Option<(Run, Range<usize>)>)| {
+            let (_, span) = span.as_ref().filter(|(one, _)| *one == channel)?;
+            let from = stretch.start.max(span.start);
+            let to = stretch.end.min(span.end);
+            (from < to).then(|| (segment, from - span.start..to - span.start))
+        };
+        self.spans.iter().enumerate().filter_map(place).collect()
+    }
+
     fn into_bytes(mut self) -> Bytes {
         if !self.holes.is_empty() {
             let document = std::str::from_utf8(&self.frame.payload).unwrap_or_default();

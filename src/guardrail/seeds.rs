@@ -1,0 +1,229 @@
+//! Where in a text a pattern can match at all, read off its expression: around literals it must contain,
+//! around digits, around long words, or in text beyond ASCII.
+
+use std::ops::Range;
+
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::anchors;
+
+/// Fewer digits than this are everywhere.
+const DIGITS_MIN: usize = 4;
+/// Shorter words are everywhere.
+const RUN_MIN: usize = 16;
+
+/// What every match of an expression contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Seed {
+    /// One of these literals.
+    Literals(Vec<String>),
+    /// This many digits.
+    Digits(usize),
+    /// A run of so many letters, digits and `+/=_-`.
+    Run(usize),
+    /// A character beyond ASCII.
+    Foreign,
+    /// Nothing that helps: it runs everywhere.
+    Nothing,
+}
+
+impl Seed {
+    pub(super) fn of(hir: &Hir) -> Self {
+        if let Some(literals) = anchors::required(hir)
+            && is_rare(&literals)
+        {
+            return Self::Literals(literals);
+        }
+        let digits = digits(hir);
+        if digits >= DIGITS_MIN {
+            return Self::Digits(digits);
+        }
+        let run = run(hir);
+        if run >= RUN_MIN {
+            return Self::Run(run);
+        }
+        if is_foreign(hir) {
+            return Self::Foreign;
+        }
+        anchors::required(hir).map_or(Self::Nothing, Self::Literals)
+    }
+}
+
+/// Single marks such as `-` and `.` stand in every text.
+fn is_rare(literals: &[String]) -> bool {
+    literals.iter().all(|literal| literal.len() > 1 || literal == "@")
+}
+
+/// Digits that every match has at least.
+fn digits(hir: &Hir) -> usize {
+    let is_digits = |class: &Class| match class {
+        Class::Unicode(class) => {
+            class.ranges().iter().all(|range| range.start() >= '0' && range.end() <= '9')
+        }
+        Class::Bytes(class) => {
+            class.ranges().iter().all(|range| range.start() >= b'0' && range.end() <= b'9')
+        }
+    };
+    match hir.kind() {
+        HirKind::Literal(literal) => literal.0.iter().filter(|byte| byte.is_ascii_digit()).count(),
+        HirKind::Class(class) => usize::from(is_digits(class)),
+        HirKind::Concat(parts) => parts.iter().map(digits).sum(),
+        HirKind::Alternation(parts) => parts.iter().map(digits).min().unwrap_or(0),
+        HirKind::Repetition(repetition) => {
+            digits(&repetition.sub).saturating_mul(repetition.min as usize)
+        }
+        HirKind::Capture(capture) => digits(&capture.sub),
+        HirKind::Empty | HirKind::Look(_) => 0,
+    }
+}
+
+/// The longest run of word characters that every match has.
+fn run(hir: &Hir) -> usize {
+    match hir.kind() {
+        HirKind::Repetition(repetition) if is_word(&repetition.sub) => repetition.min as usize,
+        HirKind::Concat(parts) => parts.iter().map(run).max().unwrap_or(0),
+        HirKind::Alternation(parts) => parts.iter().map(run).min().unwrap_or(0),
+        HirKind::Capture(capture) => run(&capture.sub),
+        HirKind::Empty
+        | HirKind::Literal(_)
+        | HirKind::Class(_)
+        | HirKind::Look(_)
+        | HirKind::Repetition(_) => 0,
+    }
+}
+
+fn is_word(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Class(Class::Unicode(class)) => class.ranges().iter().all(|range| {
+            range.end().is_ascii()
+                && (range.start()..=range.end()).all(|one| u8::try_from(one).is_ok_and(is_of_run))
+        }),
+        HirKind::Capture(capture) => is_word(&capture.sub),
+        _ => false,
+    }
+}
+
+fn is_foreign(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Literal(literal) => !literal.0.is_ascii(),
+        HirKind::Class(Class::Unicode(class)) => {
+            class.ranges().iter().all(|range| !range.start().is_ascii())
+        }
+        HirKind::Concat(parts) => parts.iter().any(is_foreign),
+        HirKind::Alternation(parts) => parts.iter().all(is_foreign),
+        HirKind::Repetition(repetition) => repetition.min > 0 && is_foreign(&repetition.sub),
+        HirKind::Capture(capture) => is_foreign(&capture.sub),
+        HirKind::Empty | HirKind::Look(_) | HirKind::Class(Class::Bytes(_)) => false,
+    }
+}
+
+fn is_of_run(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-')
+}
+
+/// Places in a text where patterns without literals may match, found in one pass.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    digits: Vec<usize>,
+    runs: Vec<Range<usize>>,
+    is_ascii: bool,
+}
+
+impl Places {
+    pub(super) fn of(text: &str, from: usize) -> Self {
+        let mut places = Self { is_ascii: text.is_ascii(), ..Self::default() };
+        let mut run = from;
+        for (at, byte) in text.bytes().enumerate().skip(from) {
+            if byte.is_ascii_digit() {
+                places.digits.push(at);
+            }
+            if !is_of_run(byte) {
+                places.end_run(run..at);
+                run = at + 1;
+            }
+        }
+        places.end_run(run..text.len());
+        places
+    }
+
+    fn end_run(&mut self, run: Range<usize>) {
+        if run.len() >= RUN_MIN {
+            self.runs.push(run);
+        }
+    }
+
+    /// The stretches in which a match of at most `bytes_max` bytes may stand.
+    pub(super) fn stretches(&self, seed: &Seed, bytes_max: usize, len: usize) -> Vec<Range<usize>> {
+        let mut stretches = Vec::new();
+        match seed {
+            Seed::Literals(_) => {}
+            Seed::Digits(count) => {
+                for cluster in self.digits.windows(*count) {
+                    if let [first, .., last] = cluster
+                        && last - first < bytes_max
+                    {
+                        let hit = *first..last + 1;
+                        let slack = bytes_max - hit.len();
+                        stretch(&mut stretches, hit, slack, len);
+                    }
+                }
+            }
+            Seed::Run(count) => {
+                for run in self.runs.iter().filter(|run| run.len() >= *count) {
+                    stretch(&mut stretches, run.clone(), bytes_max, len);
+                }
+            }
+            Seed::Foreign if self.is_ascii => {}
+            Seed::Foreign | Seed::Nothing => stretches.push(0..len),
+        }
+        stretches
+    }
+}
+
+/// Marks the text around a hit, joining it to the stretch before where they touch.
+pub(super) fn stretch(
+    stretches: &mut Vec<Range<usize>>,
+    hit: Range<usize>,
+    slack: usize,
+    len: usize,
+) {
+    let start = hit.start.saturating_sub(slack);
+    let end = hit.end.saturating_add(slack).min(len);
+    match stretches.last_mut() {
+        Some(last) if start <= last.end => {
+            last.start = last.start.min(start);
+            last.end = last.end.max(end);
+        }
+        _ => stretches.push(start..end),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Places, Seed};
+
+    #[test]
+    fn what_every_match_contains() {
+        for (regex, seed) in [
+            ("ghp_[A-Za-z0-9]{36}", Seed::Literals(vec!["ghp_".to_owned()])),
+            ("[0-9]{3}-[0-9]{2}-[0-9]{4}", Seed::Digits(9)),
+            ("(?:[0-9]{4}[ -]?){3}[0-9]{1,7}", Seed::Digits(13)),
+            ("[A-Za-z0-9]{26,34}", Seed::Run(26)),
+            ("[\\u{e0020}-\\u{e007e}]{1,9}", Seed::Foreign),
+            ("[a-z]{1,3}:[a-z]{1,3}", Seed::Literals(vec![":".to_owned()])),
+            ("[a-z]{1,3}", Seed::Nothing),
+        ] {
+            assert_eq!(Seed::of(&regex_syntax::parse(regex).unwrap()), seed, "{regex}");
+        }
+    }
+
+    #[test]
+    fn stretches_hold_every_place_a_match_may_stand() {
+        let text = "in 2024 call 555 010 1234 or x";
+        let places = Places::of(text, 0);
+        assert_eq!(places.stretches(&Seed::Digits(10), 14, text.len()), [11..27]);
+        assert_eq!(places.stretches(&Seed::Digits(15), 20, text.len()), [0..0; 0]);
+        assert_eq!(places.stretches(&Seed::Foreign, 20, text.len()), [0..0; 0]);
+        assert_eq!(Places::of("é", 0).stretches(&Seed::Foreign, 20, 2), [0..2]);
+    }
+}

@@ -1,0 +1,328 @@
+//! One pass over a stretch of text as it is written.
+//!
+//! The automaton reports every literal. A literal of a rule is a finding once its word edges are
+//! checked; an anchor marks the stretch of text around it, and each pattern then runs once over the
+//! stretches marked for it. What expressions may read in all is bounded.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use aho_corasick::Input;
+
+use super::compile::{CONTEXT_BYTES_MAX, Guardrails, Pattern, Use};
+use super::rule::{Action, Mode};
+use super::scan::{Finding, Resume, RuleSet, What};
+use super::seeds::{Places, stretch};
+use super::verify::{begins_word, entropy, has_word, splits_word};
+
+/// How many shorter matches are tried where the longest is cut out of a word.
+const SHORTER_MAX: usize = 16;
+/// Bytes that expressions may read: so many for a text of any length, and so many for each of its bytes.
+const WORK_BYTES: usize = 128 * 1024;
+const WORK_A_BYTE: usize = 40;
+
+/// By pattern, the text around its anchors.
+type Stretches = BTreeMap<usize, Vec<Range<usize>>>;
+
+/// Where a sweep begins and whether the text is all there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'t> {
+    pub(super) text: &'t str,
+    /// Findings before this byte were reported already; it is there for word edges and context only.
+    pub(super) from: usize,
+    /// Whether more text may follow.
+    pub(super) open: bool,
+    /// Of an open text: what stands at or behind this byte may yet read otherwise.
+    pub(super) firm: usize,
+}
+
+impl<'t> View<'t> {
+    /// A text that is all there.
+    pub(super) fn whole(text: &'t str) -> Self {
+        Self { text, from: 0, open: false, firm: text.len() }
+    }
+}
+
+/// What a sweep of an open text leaves undecided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Undecided {
+    /// No rule can report anything new that begins before this byte.
+    pub(super) all: usize,
+    /// No rule that redacts or blocks can.
+    pub(super) enforced: usize,
+}
+
+/// Bytes that may still be read.
+struct Work(usize);
+
+impl Work {
+    /// Whether so many more may be read.
+    fn allows(&mut self, bytes: usize) -> bool {
+        match self.0.checked_sub(bytes.max(16)) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Guardrails {
+    /// Findings in a view that are decided, and from where on it is undecided. `resume` holds, by
+    /// pattern, where its next match may begin.
+    pub(super) fn sweep(
+        &self,
+        view: View<'_>,
+        rules: &RuleSet,
+        resume: &mut Resume,
+    ) -> (Vec<Finding>, Undecided) {
+        let (mut findings, mut stretches) = self.literals(view, rules);
+        self.seed(view, rules, &mut stretches);
+        let mut work = Work(WORK_BYTES + view.text.len().saturating_mul(WORK_A_BYTE));
+        for (index, stretches) in &stretches {
+            let Some(pattern) = self.patterns.get(*index) else { continue };
+            let from = resume.get(index).copied().unwrap_or(0).max(view.from);
+            let (spans, is_done) = pattern.matches(view.text, from, stretches, &mut work);
+            findings.extend(spans.into_iter().map(|span| Finding {
+                start: span.start,
+                end: span.end,
+                rule: pattern.rule,
+                what: What::Pattern(*index),
+            }));
+            if !is_done {
+                let (start, end) = (view.from, view.text.len());
+                findings.push(Finding { start, end, rule: pattern.rule, what: What::Limit });
+            }
+        }
+        findings.retain(|one| {
+            view.text.get(one.span()).is_none_or(|matched| !self.is_allowed(one, matched))
+        });
+        let mut undecided = self.undecided(view, rules, resume);
+        for finding in &findings {
+            if finding.start >= undecided.all && self.enforces(finding) {
+                undecided.enforced = undecided.enforced.min(finding.start);
+            }
+        }
+        findings.retain(|finding| finding.start < undecided.all || !view.open);
+        findings.sort();
+        findings.dedup();
+        for finding in &findings {
+            if let What::Pattern(pattern) = finding.what {
+                let next = resume.entry(pattern).or_default();
+                *next = finding.end.max(*next);
+            }
+        }
+        (findings, undecided)
+    }
+
+    /// Findings of literals, and by pattern the stretches around its anchors.
+    fn literals(&self, view: View<'_>, rules: &RuleSet) -> (Vec<Finding>, Stretches) {
+        let mut findings = Vec::new();
+        let mut stretches = Stretches::new();
+        let Some(automaton) = &self.literals else { return (findings, stretches) };
+        let input = Input::new(view.text).range(view.from..);
+        for hit in automaton.find_overlapping_iter(input) {
+            for purpose in self.uses.get(hit.pattern().as_usize()).into_iter().flatten() {
+                match *purpose {
+                    Use::Literal(rule) if rules.contains(rule) => {
+                        if !splits_word(view.text, &hit.range()) {
+                            let (start, end) = (hit.start(), hit.end());
+                            findings.push(Finding { start, end, rule, what: What::Literal });
+                        }
+                    }
+                    Use::Literal(_) => {}
+                    Use::Anchor(index) => {
+                        if let Some(pattern) = self.applying(index, rules) {
+                            let stretches = stretches.entry(index).or_default();
+                            let slack = pattern.engine.bytes_max.saturating_sub(hit.end() - hit.start());
+                            stretch(stretches, hit.range(), slack, view.text.len());
+                        }
+                    }
+                }
+            }
+        }
+        (findings, stretches)
+    }
+
+    /// The stretches of patterns that no literal calls for.
+    fn seed(&self, view: View<'_>, rules: &RuleSet, stretches: &mut Stretches) {
+        let mut places = None;
+        for index in &self.seeded {
+            let Some(pattern) = self.applying(*index, rules) else { continue };
+            let (seed, bytes_max) = (&pattern.engine.seed, pattern.engine.bytes_max);
+            let places = places.get_or_insert_with(|| Places::of(view.text, view.from));
+            let of_seed = places.stretches(seed, bytes_max, view.text.len());
+            if !of_seed.is_empty() {
+                stretches.insert(*index, of_seed);
+            }
+        }
+    }
+
+    /// A pattern, if it looks at these texts.
+    fn applying(&self, index: usize, rules: &RuleSet) -> Option<&Pattern> {
+        self.patterns
+            .get(index)
+            .filter(|one| rules.contains(one.rule) && (!one.is_turned || rules.is_request()))
+    }
+
+    /// The earliest places from which the end of an open text could still grow into a match.
+    fn undecided(&self, view: View<'_>, rules: &RuleSet, resume: &Resume) -> Undecided {
+        let mut undecided = Undecided { all: view.firm, enforced: view.firm };
+        if !view.open {
+            return undecided;
+        }
+        let bytes_max = self.literal_bytes_max.max(self.pattern_bytes_max);
+        for start in starts(view, view.from, bytes_max) {
+            let mut grows = |is_enforced: bool| {
+                undecided.all = undecided.all.min(start);
+                if is_enforced {
+                    undecided.enforced = undecided.enforced.min(start);
+                }
+            };
+            for rule in self.growing_literals(view.text, start) {
+                if rules.contains(rule) {
+                    grows(self.acts(rule, None));
+                }
+            }
+            let first = view.text.as_bytes().get(start).copied().map(usize::from);
+            let beginning = first.and_then(|byte| self.beginning.get(byte));
+            for index in beginning.into_iter().flatten() {
+                let Some(pattern) = self.applying(*index, rules) else { continue };
+                let from = resume.get(index).copied().unwrap_or(0);
+                if start >= from && pattern.grows(view.text, start) {
+                    grows(self.acts(pattern.rule, pattern.config.action));
+                }
+            }
+            if undecided.enforced <= start {
+                break;
+            }
+        }
+        undecided
+    }
+
+    /// Whether what a rule finds is more than reported.
+    fn acts(&self, rule: usize, action: Option<Action>) -> bool {
+        self.rules().get(rule).is_some_and(|rule| {
+            rule.config.mode == Mode::Enforce && action.unwrap_or_else(|| rule.action()) != Action::Warn
+        })
+    }
+
+    /// Rules with a literal that begins with the text from `start` to its end.
+    fn growing_literals(&self, text: &str, start: usize) -> impl Iterator<Item = usize> + '_ {
+        let tail = text.get(start..).unwrap_or_default();
+        let known = tail.len() <= self.literal_bytes_max && begins_word(text, start);
+        let tail = if known { tail.to_ascii_lowercase() } else { String::new() };
+        let known = known && !tail.is_empty();
+        let first = self.sorted.partition_point(|(literal, _)| literal.as_str() < tail.as_str());
+        self.sorted
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |(literal, _)| known && literal.starts_with(&tail))
+            .map(|(_, rule)| *rule)
+    }
+}
+
+impl Pattern {
+    /// Whole, valid matches that begin at or behind `from` inside the stretches; and whether all of them
+    /// were read.
+    fn matches(
+        &self,
+        text: &str,
+        from: usize,
+        stretches: &[Range<usize>],
+        work: &mut Work,
+    ) -> (Vec<Range<usize>>, bool) {
+        let mut found = Vec::new();
+        let mut at = from;
+        for stretch in stretches {
+            at = ceil_char(text, at.max(stretch.start));
+            let end = ceil_char(text, stretch.end);
+            while at < end {
+                let hit = text.get(..end).and_then(|text| self.engine.regex.find_at(text, at));
+                let read = hit.map_or(end, |hit| hit.end()) - at;
+                if !work.allows(read) {
+                    return (found, false);
+                }
+                let Some(hit) = hit else { break };
+                match self.whole(text, hit.range(), work) {
+                    Some(span) => {
+                        at = span.end.max(hit.start() + 1);
+                        found.push(span);
+                    }
+                    None => at = hit.start() + 1,
+                }
+                at = ceil_char(text, at);
+            }
+        }
+        (found, true)
+    }
+
+    /// What is found in a match, or in the longest shorter one from the same start that is whole and valid.
+    fn whole(&self, text: &str, mut span: Range<usize>, work: &mut Work) -> Option<Range<usize>> {
+        for _ in 0..SHORTER_MAX {
+            if let Some(found) = self.accepts(text, &span) {
+                return Some(found);
+            }
+            let end = text.floor_char_boundary(span.end.checked_sub(1)?);
+            work.allows(end.saturating_sub(span.start)).then_some(())?;
+            let shorter =
+                text.get(..end).and_then(|text| self.engine.regex.find_at(text, span.start))?;
+            if shorter.start() != span.start {
+                return None;
+            }
+            span = shorter.range();
+        }
+        None
+    }
+
+    /// What is found in a match, if it holds.
+    fn accepts(&self, text: &str, span: &Range<usize>) -> Option<Range<usize>> {
+        if self.config.whole_word && splits_word(text, span) {
+            return None;
+        }
+        let found = if self.engine.has_group { self.group(text, span)? } else { span.clone() };
+        let matched = text.get(found.clone())?;
+        let config = &self.config;
+        let holds = config.validate.is_none_or(|validate| validate.accepts(matched))
+            && config.entropy_min.is_none_or(|least| entropy(matched) >= least)
+            && (config.context.is_empty() || self.has_context(text, span.start));
+        holds.then_some(found)
+    }
+
+    fn group(&self, text: &str, span: &Range<usize>) -> Option<Range<usize>> {
+        let captures = self.engine.regex.captures_at(text.get(..span.end)?, span.start)?;
+        Some(captures.get(1).map_or(span.clone(), |group| group.range()))
+    }
+
+    fn has_context(&self, text: &str, start: usize) -> bool {
+        let reach = self.config.context_bytes.min(CONTEXT_BYTES_MAX);
+        let first = text.ceil_char_boundary(start.saturating_sub(reach));
+        let before = text.get(first..start).unwrap_or_default().to_lowercase();
+        self.config.context.iter().any(|word| has_word(&before, word))
+    }
+
+    /// Whether the end of the text could still grow into a match that begins at `start`.
+    fn grows(&self, text: &str, start: usize) -> bool {
+        if text.len() - start > self.engine.bytes_max {
+            return false;
+        }
+        // Without an automaton every start may grow: holding back is always safe.
+        let Some(growing) = &self.engine.growing else { return true };
+        (!self.config.whole_word || begins_word(text, start))
+            && growing.lives(&mut growing.caches.get(), text, start)
+    }
+}
+
+/// Character boundaries in the last `bytes_max` bytes of an open text. A match of full length that
+/// ends with the text is among them: its right edge is not known yet.
+fn starts(view: View<'_>, from: usize, bytes_max: usize) -> impl Iterator<Item = usize> {
+    let end = view.text.len();
+    let first = from.max(end.saturating_sub(bytes_max));
+    (first..end).filter(move |at| view.text.is_char_boundary(*at))
+}
+
+fn ceil_char(text: &str, at: usize) -> usize {
+    text.ceil_char_boundary(at.min(text.len()))
+}
