@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check_config;
+mod eval;
 mod health;
 mod migrate;
 mod scan;
@@ -16,6 +17,7 @@ use crate::config::{self, Settings};
 
 pub use arguments::{Arguments, Command, Direction, MigrateStep, TokenStep};
 pub use check_config::check_config;
+pub use eval::eval;
 pub use health::health;
 pub use migrate::migrate;
 pub use scan::scan;

@@ -101,7 +101,7 @@ impl Guardrails {
     pub fn worst_texts(&self, bytes: usize) -> Vec<String> {
         let own = self.rules().iter().flat_map(|rule| &rule.config.literals).cloned();
         let anchors = self.patterns.iter().flat_map(|one| match &one.engine.seed {
-            Seed::Literals(anchors) => anchors.clone(),
+            Seed::Literals(anchors) => anchors.literals.clone(),
             _ => Vec::new(),
         });
         let expressions = self.rules().iter().flat_map(|rule| &rule.config.patterns);

@@ -22,7 +22,7 @@ const FENCE: &str = "+++";
 pub const FOLDERS: [&str; 3] = ["templates", "guardrails", "experiments"];
 
 /// The seeds: file name and content.
-const SEEDS: [(&str, &str); 6] = [
+const SEEDS: [(&str, &str); 11] = [
     (
         "templates/nlu_topic_extraction.v1.prompt",
         include_str!("../../config/templates/nlu_topic_extraction.v1.prompt"),
@@ -46,6 +46,26 @@ const SEEDS: [(&str, &str); 6] = [
     (
         "guardrails/prompt_injection_detection.toml",
         include_str!("../../config/guardrails/prompt_injection_detection.toml"),
+    ),
+    (
+        "guardrails/jailbreak_detection.toml",
+        include_str!("../../config/guardrails/jailbreak_detection.toml"),
+    ),
+    (
+        "guardrails/hidden_text_detection.toml",
+        include_str!("../../config/guardrails/hidden_text_detection.toml"),
+    ),
+    (
+        "guardrails/pii_identifiers.toml",
+        include_str!("../../config/guardrails/pii_identifiers.toml"),
+    ),
+    (
+        "guardrails/secret_detection.toml",
+        include_str!("../../config/guardrails/secret_detection.toml"),
+    ),
+    (
+        "guardrails/toxic_language.toml",
+        include_str!("../../config/guardrails/toxic_language.toml"),
     ),
 ];
 

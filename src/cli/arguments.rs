@@ -40,6 +40,14 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Direction::Request)]
         direction: Direction,
     },
+    /// Measure the guardrails of the configuration directory on labelled texts, source by source
+    Eval {
+        /// Where the texts are: .jsonl or .jsonl.gz, lines of {"text", "label", "source"}; label 1 should be found
+        dir: PathBuf,
+        /// Which way the texts travel
+        #[arg(long, value_enum, default_value_t = Direction::Request)]
+        direction: Direction,
+    },
     /// Make, list or take away tokens of the admin API; a running proxy follows at once
     Token {
         /// What to do

@@ -1,6 +1,6 @@
 //! From rules to automata, with a refusal for every rule that could not be kept to its word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -24,8 +24,6 @@ const RULE_PATTERNS_MAX: usize = 500;
 const RULE_ALLOWS_MAX: usize = 500;
 /// Literals of several words in one guardrail that are taken as phrases: their words may stand apart.
 const LOOSE_LITERALS_MAX: usize = 200;
-/// As many of them make one expression.
-const LITERALS_A_PHRASE: usize = 40;
 /// Bytes before a match in which its context may stand.
 pub(super) const CONTEXT_BYTES_MAX: usize = 128;
 /// Above this many bytes of literals the automaton trades speed for memory.
@@ -38,6 +36,9 @@ pub struct Guardrails {
     pub(super) literals: Option<AhoCorasick>,
     /// What each literal of the automaton is for.
     pub(super) uses: Vec<Vec<Use>>,
+    /// By literal of the automaton, its place among those that patterns need before their own.
+    pub(super) needs: Vec<Option<usize>>,
+    pub(super) needed: usize,
     pub(super) patterns: Vec<Pattern>,
     /// The patterns that are not called for by a literal.
     pub(super) seeded: Vec<usize>,
@@ -66,6 +67,8 @@ pub(super) struct Pattern {
     pub(super) rule: usize,
     pub(super) config: Arc<PatternConfig>,
     pub(super) engine: Arc<Engine>,
+    /// Literals, by their place in `needs`, of which one each must stand so many bytes before.
+    pub(super) before: Vec<(Vec<usize>, usize)>,
     /// Looked for in requests only: the expression is turned.
     pub(super) is_turned: bool,
 }
@@ -117,16 +120,18 @@ impl Guardrails {
                 Err(_) if one.turn != Turn::None => continue,
                 Err(what) => return Err(refuse(rule, one.place, what)),
             };
-            if let Seed::Literals(anchors) = &engine.seed {
-                for anchor in anchors {
-                    needles.texts.entry(anchor.clone()).or_default().push(Use::Anchor(patterns.len()));
-                }
-            }
             let is_turned = one.turn != Turn::None;
-            patterns.push(Pattern { rule: one.rule, config: one.config, engine, is_turned });
+            needles.call(patterns.len(), &engine, is_turned);
+            let (rule, config, before) = (one.rule, one.config, Vec::new());
+            patterns.push(Pattern { rule, config, engine, before, is_turned });
         }
-        let Needles { texts, mut sorted } = needles;
+        let Needles { texts, mut sorted, needed } = needles;
         sorted.sort();
+        let needed: Vec<String> = needed.into_iter().collect();
+        for pattern in &mut patterns {
+            pattern.before = before(pattern, &needed);
+        }
+        let needs = texts.keys().map(|text| needed.binary_search(text).ok()).collect();
         let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);
         let (texts, uses): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
         let seeded = patterns
@@ -138,6 +143,8 @@ impl Guardrails {
         Ok(Self {
             literals: automaton(&texts)?,
             uses,
+            needs,
+            needed: needed.len(),
             seeded,
             beginning: beginning(&patterns),
             sorted,
@@ -148,6 +155,19 @@ impl Guardrails {
             patterns,
             rules,
         })
+    }
+
+    /// Builds every expression, also those that no text has called for yet, or names the first that cannot be.
+    pub fn check(&self) -> Result<(), RuleError> {
+        for pattern in &self.patterns {
+            let place = || format!("the expression of {}", pattern.config.entity);
+            let refused = |what| match self.rules.get(pattern.rule) {
+                Some(rule) => refuse(rule, place(), what),
+                None => RuleError { rule: String::new(), place: place(), what },
+            };
+            pattern.engine.check().map_err(refused)?;
+        }
+        Ok(())
     }
 
     /// The compiled expressions.
@@ -263,8 +283,8 @@ fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
         add(format!("patterns[{place}]"), &Arc::new(config.clone()));
     }
     let loose: Vec<&str> = loose_literals(rule).collect();
-    for some in loose.chunks(LITERALS_A_PHRASE) {
-        let phrase = phrase::of_literals(some);
+    for literal in loose {
+        let phrase = phrase::of_literal(literal);
         let entity = rule.kind.name().to_owned();
         let config = PatternConfig { entity, phrase, ..PatternConfig::default() };
         add("literals".to_owned(), &Arc::new(config));
@@ -285,9 +305,23 @@ fn loose_literals(rule: &Rule) -> impl Iterator<Item = &str> {
 struct Needles {
     texts: BTreeMap<String, Vec<Use>>,
     sorted: Vec<(String, usize)>,
+    needed: BTreeSet<String>,
 }
 
 impl Needles {
+    /// The literals that call for a pattern, and those that must stand before them. Turned patterns make do
+    /// with the first: they are many.
+    fn call(&mut self, pattern: usize, engine: &Engine, is_turned: bool) {
+        let Seed::Literals(anchors) = &engine.seed else { return };
+        for literal in &anchors.literals {
+            self.texts.entry(literal.clone()).or_default().push(Use::Anchor(pattern));
+        }
+        for literal in anchors.before.iter().filter(|_| !is_turned).flat_map(|(set, _)| set) {
+            self.texts.entry(literal.clone()).or_default();
+            self.needed.insert(literal.clone());
+        }
+    }
+
     fn take(&mut self, index: usize, rule: &Rule) -> Result<(), RuleError> {
         let are_loose = loose_literals(rule).next().is_some();
         for (place, literal) in rule.config.literals.iter().enumerate() {
@@ -305,6 +339,15 @@ impl Needles {
         }
         Ok(())
     }
+}
+
+/// What must stand before the literals that call for a pattern.
+fn before(pattern: &Pattern, needed: &[String]) -> Vec<(Vec<usize>, usize)> {
+    let Seed::Literals(anchors) = &pattern.engine.seed else { return Vec::new() };
+    let place = |literal: &String| needed.binary_search(literal).ok();
+    let all = anchors.before.iter().filter(|_| !pattern.is_turned);
+    all.filter_map(|(set, reach)| Some((set.iter().map(place).collect::<Option<Vec<_>>>()?, *reach)))
+        .collect()
 }
 
 fn check_sizes(rule: &Rule) -> Result<(), RuleError> {

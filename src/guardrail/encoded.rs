@@ -14,6 +14,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 const STRETCH_MIN: usize = 16;
 /// Lines of a long stretch that is broken into lines are at least so long.
 const LINE_MIN: usize = 40;
+/// Characters of a group with its `0x`.
+const GROUP_MAX: usize = 10;
 /// Of what is decoded, at least so many in a hundred characters are letters, digits and spaces.
 const READABLE_PERCENT: usize = 75;
 /// Bytes that a stretch needs to be decoded to.
@@ -31,48 +33,63 @@ pub(super) struct Encoded {
 /// All of them.
 pub(super) fn find(text: &str) -> Vec<Encoded> {
     let mut found = Vec::new();
-    for span in stretches(text) {
+    let Runs { long, mut is_grouped, .. } = Runs::of(text);
+    for span in long {
         let Some(code) = text.get(span.clone()) else { continue };
+        is_grouped |= code.contains('-');
         let decoders = [hexadecimal, base32, base64];
         let read = decoders.iter().find_map(|decode| decode(code).and_then(readable));
         found.extend(read.map(|text| Encoded { span, text }));
     }
-    found.extend(grouped(text));
+    if is_grouped {
+        found.extend(grouped(text));
+    }
     if !text.is_ascii() {
         found.extend(selected(text));
     }
     found
 }
 
-/// Long runs of the letters that codes are written in; over line ends, if the lines are long.
-fn stretches(text: &str) -> Vec<Range<usize>> {
-    let bytes = text.as_bytes();
-    let mut stretches: Vec<Range<usize>> = Vec::new();
-    let mut start = 0;
-    let mut end_run = |run: Range<usize>| {
-        if run.len() < STRETCH_MIN && stretches.last().is_none_or(|last| last.len() < LINE_MIN) {
-            return;
+/// Where codes may stand: long runs of the letters they are written in, over line ends if the lines are
+/// long; and whether there are many short groups in a row.
+#[derive(Default)]
+struct Runs {
+    long: Vec<Range<usize>>,
+    groups_in_a_row: usize,
+    is_grouped: bool,
+}
+
+impl Runs {
+    fn of(text: &str) -> Self {
+        let bytes = text.as_bytes();
+        let mut runs = Self::default();
+        let mut start = 0;
+        for (at, byte) in bytes.iter().enumerate() {
+            if !is_code(*byte) {
+                if start < at {
+                    runs.end(bytes, start..at);
+                }
+                start = at + 1;
+            }
         }
-        match stretches.last_mut() {
+        if start < bytes.len() {
+            runs.end(bytes, start..bytes.len());
+        }
+        runs
+    }
+
+    fn end(&mut self, bytes: &[u8], run: Range<usize>) {
+        let is_short = run.len() <= GROUP_MAX && bytes.get(run.clone()).is_some_and(is_group);
+        self.groups_in_a_row = if is_short { self.groups_in_a_row + 1 } else { 0 };
+        self.is_grouped |= self.groups_in_a_row >= DECODED_MIN;
+        match self.long.last_mut() {
             Some(last) if last.len() >= LINE_MIN && is_line_end(bytes, last.end, run.start) => {
                 last.end = run.end;
             }
-            _ if run.len() >= STRETCH_MIN => stretches.push(run),
+            _ if run.len() >= STRETCH_MIN => self.long.push(run),
             _ => {}
         }
-    };
-    for (at, byte) in bytes.iter().enumerate() {
-        if !is_code(*byte) {
-            if start < at {
-                end_run(start..at);
-            }
-            start = at + 1;
-        }
     }
-    if start < bytes.len() {
-        end_run(start..bytes.len());
-    }
-    stretches
 }
 
 fn is_code(byte: u8) -> bool {

@@ -1,13 +1,13 @@
 //! One expression, compiled: checked at the door, kept from one catalog to the next.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::util::pool::Pool;
 use regex_automata::{Anchored, Input};
-use regex_syntax::hir::Hir;
+use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::phrase;
 use super::seeds::Seed;
@@ -18,6 +18,8 @@ const EXPRESSION_BYTES_MAX: usize = 4096;
 const PHRASE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes one regular expression may match: the most a stream may have to hold back.
 const MATCH_BYTES_MAX: usize = 1024;
+/// Of a phrase, whose spaces may be several characters wide.
+const PHRASE_MATCH_BYTES_MAX: usize = 2048;
 /// Memory of one compiled expression.
 const REGEX_BYTES_MAX: usize = 2 << 20;
 /// Fewer are not worth a thread.
@@ -41,7 +43,9 @@ pub(super) type Key = (Arc<str>, Turn, bool);
 #[derive(Debug)]
 pub(super) struct Engine {
     key: Key,
-    pub(super) regex: Regex,
+    source: String,
+    /// Phrases are many, and most never meet a text that calls for them: they are built when one does.
+    regex: OnceLock<Option<Regex>>,
     pub(super) bytes_max: usize,
     /// Where it can match at all.
     pub(super) seed: Seed,
@@ -53,10 +57,15 @@ pub(super) struct Engine {
 
 /// Tells whether a tail of a stream could still become a match.
 pub(super) struct Growing {
-    dfa: DFA,
-    pub(super) caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
+    source: String,
+    built: OnceLock<Option<Automaton>>,
     /// Whether a match may begin with a byte.
     pub(super) first: Vec<bool>,
+}
+
+struct Automaton {
+    dfa: DFA,
+    caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Growing {
@@ -108,21 +117,37 @@ impl Engine {
             Turn::Backwards => phrase::reversed(&hir),
             Turn::Rot13 => phrase::rotated(&hir),
         };
-        let bytes_max = check(&hir)?;
+        let bytes_max = check(&hir, is_phrase(expression))?;
         let source = match turn {
             Turn::None => expression.to_string(),
             Turn::Backwards | Turn::Rot13 => hir.to_string(),
         };
-        let regex = build(&source)?;
-        let growing = streams.then(|| Growing::compile(&source)).transpose()?;
-        let has_group = regex.captures_len() > 1;
-        Ok(Self { key: key.clone(), regex, bytes_max, seed: Seed::of(&hir), has_group, growing })
+        let regex = OnceLock::new();
+        if !is_phrase(expression) {
+            drop(regex.set(Some(build(&source)?)));
+        }
+        let growing = streams.then(|| Growing::new(&source, &hir));
+        let has_group = hir.properties().explicit_captures_len() > 0;
+        let seed = Seed::of(&hir);
+        Ok(Self { key: key.clone(), source, regex, bytes_max, seed, has_group, growing })
+    }
+
+    /// Why it could not be built, which else shows when a text calls for it.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.key.1 {
+            Turn::None => build(&self.source).map(drop),
+            Turn::Backwards | Turn::Rot13 => Ok(()),
+        }
+    }
+
+    /// The expression; `None` if it is too large.
+    pub(super) fn regex(&self) -> Option<&Regex> {
+        self.regex.get_or_init(|| build(&self.source).ok()).as_ref()
     }
 }
 
 fn parse(expression: &str) -> Result<Hir, String> {
-    let bytes_max =
-        if expression.starts_with("(?i)") { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
+    let bytes_max = if is_phrase(expression) { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
     if expression.len() > bytes_max {
         return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
     }
@@ -130,8 +155,14 @@ fn parse(expression: &str) -> Result<Hir, String> {
         .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))
 }
 
+/// Phrases are told by how they are written out.
+fn is_phrase(expression: &str) -> bool {
+    expression.starts_with(phrase::HEAD)
+}
+
 /// The longest match of an expression that can be kept.
-fn check(hir: &Hir) -> Result<usize, String> {
+fn check(hir: &Hir, is_phrase: bool) -> Result<usize, String> {
+    let bytes_max = if is_phrase { PHRASE_MATCH_BYTES_MAX } else { MATCH_BYTES_MAX };
     let properties = hir.properties();
     if properties.minimum_len().unwrap_or(0) == 0 {
         return Err("the expression matches the empty text".to_owned());
@@ -141,9 +172,9 @@ fn check(hir: &Hir) -> Result<usize, String> {
                     whole_word = true checks the edges"
             .to_owned());
     }
-    properties.maximum_len().filter(|bytes| *bytes <= MATCH_BYTES_MAX).ok_or_else(|| {
+    properties.maximum_len().filter(|bytes| *bytes <= bytes_max).ok_or_else(|| {
         format!(
-            "the expression can match more than {MATCH_BYTES_MAX} bytes; \
+            "the expression can match more than {bytes_max} bytes; \
              write {{1,40}} instead of + or *"
         )
     })
@@ -163,27 +194,21 @@ pub(super) fn whole_text(expression: &str) -> Result<Regex, String> {
 }
 
 impl Growing {
-    fn compile(expression: &str) -> Result<Self, String> {
-        let dfa = DFA::builder()
-            .build(expression)
-            .map_err(|_too_large| "the expression is too large for streams".to_owned())?;
-        let first = {
-            let mut cache = dfa.create_cache();
-            (0..=255).map(|byte: u8| begins(&dfa, &mut cache, byte)).collect()
-        };
-        let for_caches = dfa.clone();
-        let caches: Box<dyn Fn() -> Cache + Send + Sync> =
-            Box::new(move || for_caches.create_cache());
-        Ok(Self { dfa, caches: Pool::new(caches), first })
+    fn new(source: &str, hir: &Hir) -> Self {
+        let mut first = vec![false; 256];
+        first_bytes(hir, &mut first);
+        Self { source: source.to_owned(), built: OnceLock::new(), first }
     }
 
-    /// Whether some continuation of the text is a match that begins at `start`.
-    pub(super) fn lives(&self, cache: &mut Cache, text: &str, start: usize) -> bool {
+    /// Whether some continuation of the text is a match that begins at `start`. What cannot be told
+    /// counts as yes: holding back is always safe.
+    pub(super) fn lives(&self, text: &str, start: usize) -> bool {
+        let Some(Automaton { dfa, caches }) = self.automaton() else { return true };
+        let mut cache = caches.get();
         let input = Input::new(text).range(start..).anchored(Anchored::Yes);
-        // A state that cannot be built counts as alive.
-        let Ok(mut state) = self.dfa.start_state_forward(cache, &input) else { return true };
+        let Ok(mut state) = dfa.start_state_forward(&mut cache, &input) else { return true };
         for byte in text.as_bytes().get(start..).unwrap_or_default() {
-            match self.dfa.next_state(cache, state, *byte) {
+            match dfa.next_state(&mut cache, state, *byte) {
                 Ok(next) if next.is_dead() => return false,
                 Ok(next) if next.is_quit() => return true,
                 Ok(next) => state = next,
@@ -192,13 +217,50 @@ impl Growing {
         }
         true
     }
+
+    fn automaton(&self) -> Option<&Automaton> {
+        let build = || {
+            let dfa = DFA::builder().build(&self.source).ok()?;
+            let for_caches = dfa.clone();
+            let caches: Box<dyn Fn() -> Cache + Send + Sync> =
+                Box::new(move || for_caches.create_cache());
+            Some(Automaton { dfa, caches: Pool::new(caches) })
+        };
+        self.built.get_or_init(build).as_ref()
+    }
 }
 
-/// Whether a match may begin with this byte; a state that cannot be built counts as yes.
-fn begins(dfa: &DFA, cache: &mut Cache, byte: u8) -> bool {
-    let input = Input::new("").anchored(Anchored::Yes);
-    let Ok(state) = dfa.start_state_forward(cache, &input) else { return true };
-    dfa.next_state(cache, state, byte).map_or(true, |next| !next.is_dead())
+/// Marks the bytes that a match may begin with; whether it may also be empty.
+fn first_bytes(hir: &Hir, first: &mut [bool]) -> bool {
+    let mut mark = |from: u8, to: u8| {
+        let range = usize::from(from)..=usize::from(to);
+        first.get_mut(range).into_iter().flatten().for_each(|byte| *byte = true);
+    };
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => {
+            literal.0.first().map(|byte| mark(*byte, *byte)).is_none()
+        }
+        HirKind::Class(Class::Bytes(class)) => {
+            class.ranges().iter().for_each(|range| mark(range.start(), range.end()));
+            false
+        }
+        HirKind::Class(Class::Unicode(class)) => {
+            let lead = |letter: char| letter.encode_utf8(&mut [0; 4]).as_bytes().first().copied();
+            for range in class.ranges() {
+                mark(lead(range.start()).unwrap_or(0), lead(range.end()).unwrap_or(u8::MAX));
+            }
+            false
+        }
+        HirKind::Repetition(repetition) => {
+            first_bytes(&repetition.sub, first) || repetition.min == 0
+        }
+        HirKind::Capture(capture) => first_bytes(&capture.sub, first),
+        HirKind::Concat(parts) => parts.iter().all(|part| first_bytes(part, first)),
+        HirKind::Alternation(parts) => {
+            parts.iter().fold(false, |is_empty, part| first_bytes(part, first) || is_empty)
+        }
+    }
 }
 
 /// The last line of a multi-line regex error holds the reason.

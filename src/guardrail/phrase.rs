@@ -8,12 +8,15 @@ use regex_syntax::hir::{Capture, Class, ClassUnicode, ClassUnicodeRange, Hir, Hi
 
 /// Between two words: white space and punctuation. Typographic marks are here and not only in the folded
 /// text, so that a text with nothing but curly quotes need not be folded.
-const BETWEEN: &str = r"[\s!-/:-@\[-`{-~\u{a0}\u{b7}\u{2010}-\u{2027}]{0,5}";
+const BETWEEN: &str = r"[\t-\r -/:-@\[-`{-~\u{a0}\u{b7}\u{2010}-\u{2027}]{0,5}";
+
+/// What the expression of a phrase begins with, and no other.
+pub(super) const HEAD: &str = "(?i)(?:";
 
 /// The regular expression of a phrase.
 pub(super) fn expression(phrase: &str) -> String {
     let mut out = String::with_capacity(phrase.len() * 2);
-    out.push_str("(?i)");
+    out.push_str(HEAD);
     let mut in_class = false;
     let mut escaped = false;
     for letter in phrase.chars() {
@@ -28,16 +31,13 @@ pub(super) fn expression(phrase: &str) -> String {
         }
         escaped = letter == '\\' && !escaped;
     }
+    out.push(')');
     out
 }
 
 /// A phrase that is these words and nothing else.
-pub(super) fn of_literals(literals: &[&str]) -> String {
-    let escaped: Vec<String> = literals
-        .iter()
-        .map(|literal| literal.split_whitespace().map(regex_syntax::escape).collect::<Vec<_>>().join(" "))
-        .collect();
-    format!("(?:{})", escaped.join("|"))
+pub(super) fn of_literal(literal: &str) -> String {
+    literal.split_whitespace().map(regex_syntax::escape).collect::<Vec<_>>().join(" ")
 }
 
 /// The words of a phrase: runs of three letters and more.
@@ -130,7 +130,7 @@ fn rotate(byte: u8) -> u8 {
 mod tests {
     use regex::Regex;
 
-    use super::{expression, of_literals, reversed, rotated, words};
+    use super::{expression, of_literal, reversed, rotated, words};
 
     const PHRASE: &str = "ignore (?:(?:all|any) ){0,2}pre[vc]ious instructions?";
 
@@ -143,7 +143,7 @@ mod tests {
             assert!(regex.is_match(text), "{text}");
         }
         assert!(!regex.is_match("ignore no previous instructions"));
-        assert!(Regex::new(&expression(&of_literals(&["die  in a (fire)"]))).unwrap().is_match("die-in a (fire)"));
+        assert!(Regex::new(&expression(&of_literal("die  in a (fire)"))).unwrap().is_match("die-in a (fire)"));
         assert_eq!(words("go (?:now|at) once[a-z]").collect::<Vec<_>>(), ["now", "once"]);
     }
 

@@ -7,7 +7,7 @@ use super::compile::Guardrails;
 use super::encoded;
 use super::reading::{Origin, Reader, first_disguise};
 use super::rule::{Action, Direction};
-use super::sweep::View;
+use super::sweep::{View, Work};
 
 /// Texts inside texts inside texts.
 const LAYERS_MAX: usize = 3;
@@ -116,7 +116,7 @@ impl Guardrails {
         if rules.is_empty() {
             return Vec::new();
         }
-        let mut findings = self.layer(text, rules, 0);
+        let mut findings = self.layer(text, (rules, 0), &mut Work::of(text));
         findings.extend(self.too_long(text.len(), rules));
         findings.sort();
         findings.dedup();
@@ -124,11 +124,16 @@ impl Guardrails {
     }
 
     /// Findings in a text and in the texts inside it.
-    fn layer(&self, text: &str, rules: &RuleSet, depth: usize) -> Vec<Finding> {
-        let mut findings = self.written(text, rules);
+    fn layer(
+        &self,
+        text: &str,
+        (rules, depth): (&RuleSet, usize),
+        work: &mut Work,
+    ) -> Vec<Finding> {
+        let mut findings = self.written(text, rules, work);
         let read = first_disguise(text).map(|_| Reader::whole(text));
         if let Some((plain, origin)) = &read {
-            let of_plain = self.written(plain, rules);
+            let of_plain = self.written(plain, rules, work);
             findings.extend(of_plain.into_iter().filter_map(|one| back(one, origin)));
         }
         if !rules.is_request() {
@@ -137,13 +142,13 @@ impl Guardrails {
         let plain = read.as_ref().map_or(text, |(plain, _)| plain);
         let mut deeper = Vec::new();
         if let Some((loose, origin)) = self.vocabulary.loosen(plain) {
-            let of_loose = self.written(&loose, rules);
+            let of_loose = self.written(&loose, rules, work);
             deeper.extend(of_loose.into_iter().filter_map(|one| back(one, &origin)));
         }
         if depth < LAYERS_MAX {
             for inner in encoded::find(plain) {
                 let Range { start, end } = inner.span;
-                let found = self.layer(&inner.text, rules, depth + 1);
+                let found = self.layer(&inner.text, (rules, depth + 1), work);
                 deeper.extend(found.into_iter().map(|one| Finding { start, end, ..one }));
             }
         }
@@ -154,8 +159,8 @@ impl Guardrails {
         findings
     }
 
-    fn written(&self, text: &str, rules: &RuleSet) -> Vec<Finding> {
-        self.sweep(View::whole(text), rules, &mut Resume::new()).0
+    fn written(&self, text: &str, rules: &RuleSet, work: &mut Work) -> Vec<Finding> {
+        self.sweep(View::whole(text), rules, &mut Resume::new(), work).0
     }
 
     /// Rules that bound the length of a text.

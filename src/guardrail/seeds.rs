@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::anchors;
+use super::anchors::Anchors;
 
 /// Fewer digits than this are everywhere.
 const DIGITS_MIN: usize = 4;
@@ -15,8 +15,8 @@ const RUN_MIN: usize = 16;
 /// What every match of an expression contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seed {
-    /// One of these literals.
-    Literals(Vec<String>),
+    /// These literals.
+    Literals(Anchors),
     /// This many digits.
     Digits(usize),
     /// A run of so many letters, digits and `+/=_-`.
@@ -29,10 +29,9 @@ pub(super) enum Seed {
 
 impl Seed {
     pub(super) fn of(hir: &Hir) -> Self {
-        if let Some(literals) = anchors::required(hir)
-            && is_rare(&literals)
-        {
-            return Self::Literals(literals);
+        let anchors = Anchors::of(hir);
+        if let Some(anchors) = anchors.as_ref().filter(|one| one.are_rare()) {
+            return Self::Literals(anchors.clone());
         }
         let digits = digits(hir);
         if digits >= DIGITS_MIN {
@@ -45,13 +44,8 @@ impl Seed {
         if is_foreign(hir) {
             return Self::Foreign;
         }
-        anchors::required(hir).map_or(Self::Nothing, Self::Literals)
+        anchors.map_or(Self::Nothing, Self::Literals)
     }
-}
-
-/// Single marks such as `-` and `.` stand in every text.
-fn is_rare(literals: &[String]) -> bool {
-    literals.iter().all(|literal| literal.len() > 1 || literal == "@")
 }
 
 /// Digits that every match has at least.
@@ -164,13 +158,13 @@ impl Places {
                     {
                         let hit = *first..last + 1;
                         let slack = bytes_max - hit.len();
-                        stretch(&mut stretches, hit, slack, len);
+                        stretch(&mut stretches, hit, (slack, slack), len);
                     }
                 }
             }
             Seed::Run(count) => {
                 for run in self.runs.iter().filter(|run| run.len() >= *count) {
-                    stretch(&mut stretches, run.clone(), bytes_max, len);
+                    stretch(&mut stretches, run.clone(), (bytes_max, bytes_max), len);
                 }
             }
             Seed::Foreign if self.is_ascii => {}
@@ -180,15 +174,15 @@ impl Places {
     }
 }
 
-/// Marks the text around a hit, joining it to the stretch before where they touch.
+/// Marks so many bytes before and behind a hit, joining it to the stretch before where they touch.
 pub(super) fn stretch(
     stretches: &mut Vec<Range<usize>>,
     hit: Range<usize>,
-    slack: usize,
+    (before, behind): (usize, usize),
     len: usize,
 ) {
-    let start = hit.start.saturating_sub(slack);
-    let end = hit.end.saturating_add(slack).min(len);
+    let start = hit.start.saturating_sub(before);
+    let end = hit.end.saturating_add(behind).min(len);
     match stretches.last_mut() {
         Some(last) if start <= last.end => {
             last.start = last.start.min(start);
@@ -204,13 +198,17 @@ mod tests {
 
     #[test]
     fn what_every_match_contains() {
+        let literals = |regex: &str| match Seed::of(&regex_syntax::parse(regex).unwrap()) {
+            Seed::Literals(anchors) => anchors.literals,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(literals("ghp_[A-Za-z0-9]{36}"), ["ghp_"]);
+        assert_eq!(literals("[a-z]{1,3}:[a-z]{1,3}"), [":"]);
         for (regex, seed) in [
-            ("ghp_[A-Za-z0-9]{36}", Seed::Literals(vec!["ghp_".to_owned()])),
             ("[0-9]{3}-[0-9]{2}-[0-9]{4}", Seed::Digits(9)),
             ("(?:[0-9]{4}[ -]?){3}[0-9]{1,7}", Seed::Digits(13)),
             ("[A-Za-z0-9]{26,34}", Seed::Run(26)),
             ("[\\u{e0020}-\\u{e007e}]{1,9}", Seed::Foreign),
-            ("[a-z]{1,3}:[a-z]{1,3}", Seed::Literals(vec![":".to_owned()])),
             ("[a-z]{1,3}", Seed::Nothing),
         ] {
             assert_eq!(Seed::of(&regex_syntax::parse(regex).unwrap()), seed, "{regex}");

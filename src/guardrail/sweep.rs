@@ -12,7 +12,7 @@ use aho_corasick::Input;
 use super::compile::{CONTEXT_BYTES_MAX, Guardrails, Pattern, Use};
 use super::rule::{Action, Mode};
 use super::scan::{Finding, Resume, RuleSet, What};
-use super::seeds::{Places, stretch};
+use super::seeds::{Places, Seed, stretch};
 use super::verify::{begins_word, entropy, has_word, splits_word};
 
 /// How many shorter matches are tried where the longest is cut out of a word.
@@ -20,6 +20,9 @@ const SHORTER_MAX: usize = 16;
 /// Bytes that expressions may read: so many for a text of any length, and so many for each of its bytes.
 const WORK_BYTES: usize = 128 * 1024;
 const WORK_A_BYTE: usize = 40;
+
+/// How many times slower a group is found than a match.
+const GROUP_COST: usize = 16;
 
 /// By pattern, the text around its anchors.
 type Stretches = BTreeMap<usize, Vec<Range<usize>>>;
@@ -52,10 +55,16 @@ pub(super) struct Undecided {
     pub(super) enforced: usize,
 }
 
-/// Bytes that may still be read.
-struct Work(usize);
+/// Bytes that expressions may still read.
+#[derive(Debug)]
+pub(super) struct Work(usize);
 
 impl Work {
+    /// What a text of this length may ask for, with all that is read in it.
+    pub(super) fn of(text: &str) -> Self {
+        Self(WORK_BYTES + text.len().saturating_mul(WORK_A_BYTE))
+    }
+
     /// Whether so many more may be read.
     fn allows(&mut self, bytes: usize) -> bool {
         match self.0.checked_sub(bytes.max(16)) {
@@ -76,14 +85,14 @@ impl Guardrails {
         view: View<'_>,
         rules: &RuleSet,
         resume: &mut Resume,
+        work: &mut Work,
     ) -> (Vec<Finding>, Undecided) {
         let (mut findings, mut stretches) = self.literals(view, rules);
         self.seed(view, rules, &mut stretches);
-        let mut work = Work(WORK_BYTES + view.text.len().saturating_mul(WORK_A_BYTE));
         for (index, stretches) in &stretches {
             let Some(pattern) = self.patterns.get(*index) else { continue };
             let from = resume.get(index).copied().unwrap_or(0).max(view.from);
-            let (spans, is_done) = pattern.matches(view.text, from, stretches, &mut work);
+            let (spans, is_done) = pattern.matches(view.text, from, stretches, work);
             findings.extend(spans.into_iter().map(|span| Finding {
                 start: span.start,
                 end: span.end,
@@ -122,8 +131,14 @@ impl Guardrails {
         let mut stretches = Stretches::new();
         let Some(automaton) = &self.literals else { return (findings, stretches) };
         let input = Input::new(view.text).range(view.from..);
+        // By place in `needs`, where the literal began the last time.
+        let mut last: Vec<Option<usize>> = vec![None; self.needed];
         for hit in automaton.find_overlapping_iter(input) {
-            for purpose in self.uses.get(hit.pattern().as_usize()).into_iter().flatten() {
+            let literal = hit.pattern().as_usize();
+            if let Some(slot) = self.needs.get(literal).copied().flatten().and_then(|at| last.get_mut(at)) {
+                *slot = Some(hit.start());
+            }
+            for purpose in self.uses.get(literal).into_iter().flatten() {
                 match *purpose {
                     Use::Literal(rule) if rules.contains(rule) => {
                         if !splits_word(view.text, &hit.range()) {
@@ -133,10 +148,12 @@ impl Guardrails {
                     }
                     Use::Literal(_) => {}
                     Use::Anchor(index) => {
-                        if let Some(pattern) = self.applying(index, rules) {
+                        if let Some(pattern) = self.applying(index, rules)
+                            && pattern.is_called(hit.start(), &last)
+                        {
+                            let Seed::Literals(anchors) = &pattern.engine.seed else { continue };
                             let stretches = stretches.entry(index).or_default();
-                            let slack = pattern.engine.bytes_max.saturating_sub(hit.end() - hit.start());
-                            stretch(stretches, hit.range(), slack, view.text.len());
+                            stretch(stretches, hit.range(), anchors.reach, view.text.len());
                         }
                     }
                 }
@@ -225,6 +242,14 @@ impl Guardrails {
 }
 
 impl Pattern {
+    /// Whether what must stand before a literal that calls for it does.
+    fn is_called(&self, at: usize, last: &[Option<usize>]) -> bool {
+        self.before.iter().all(|(literals, reach)| {
+            let stood = |place: &usize| last.get(*place).copied().flatten();
+            literals.iter().filter_map(stood).any(|start| start + reach >= at)
+        })
+    }
+
     /// Whole, valid matches that begin at or behind `from` inside the stretches; and whether all of them
     /// were read.
     fn matches(
@@ -235,12 +260,14 @@ impl Pattern {
         work: &mut Work,
     ) -> (Vec<Range<usize>>, bool) {
         let mut found = Vec::new();
+        // One that cannot be built has not looked, unless it is only turned.
+        let Some(regex) = self.engine.regex() else { return (found, self.is_turned) };
         let mut at = from;
         for stretch in stretches {
             at = ceil_char(text, at.max(stretch.start));
             let end = ceil_char(text, stretch.end);
             while at < end {
-                let hit = text.get(..end).and_then(|text| self.engine.regex.find_at(text, at));
+                let hit = text.get(..end).and_then(|text| regex.find_at(text, at));
                 let read = hit.map_or(end, |hit| hit.end()) - at;
                 if !work.allows(read) {
                     return (found, false);
@@ -262,13 +289,13 @@ impl Pattern {
     /// What is found in a match, or in the longest shorter one from the same start that is whole and valid.
     fn whole(&self, text: &str, mut span: Range<usize>, work: &mut Work) -> Option<Range<usize>> {
         for _ in 0..SHORTER_MAX {
-            if let Some(found) = self.accepts(text, &span) {
+            if let Some(found) = self.accepts(text, &span, work) {
                 return Some(found);
             }
             let end = text.floor_char_boundary(span.end.checked_sub(1)?);
             work.allows(end.saturating_sub(span.start)).then_some(())?;
             let shorter =
-                text.get(..end).and_then(|text| self.engine.regex.find_at(text, span.start))?;
+                text.get(..end).and_then(|text| self.engine.regex()?.find_at(text, span.start))?;
             if shorter.start() != span.start {
                 return None;
             }
@@ -278,11 +305,16 @@ impl Pattern {
     }
 
     /// What is found in a match, if it holds.
-    fn accepts(&self, text: &str, span: &Range<usize>) -> Option<Range<usize>> {
+    fn accepts(&self, text: &str, span: &Range<usize>, work: &mut Work) -> Option<Range<usize>> {
         if self.config.whole_word && splits_word(text, span) {
             return None;
         }
-        let found = if self.engine.has_group { self.group(text, span)? } else { span.clone() };
+        let found = if self.engine.has_group {
+            work.allows(span.len() * GROUP_COST).then_some(())?;
+            self.group(text, span)?
+        } else {
+            span.clone()
+        };
         let matched = text.get(found.clone())?;
         let config = &self.config;
         let holds = config.validate.is_none_or(|validate| validate.accepts(matched))
@@ -292,7 +324,7 @@ impl Pattern {
     }
 
     fn group(&self, text: &str, span: &Range<usize>) -> Option<Range<usize>> {
-        let captures = self.engine.regex.captures_at(text.get(..span.end)?, span.start)?;
+        let captures = self.engine.regex()?.captures_at(text.get(..span.end)?, span.start)?;
         Some(captures.get(1).map_or(span.clone(), |group| group.range()))
     }
 
@@ -310,8 +342,7 @@ impl Pattern {
         }
         // Without an automaton every start may grow: holding back is always safe.
         let Some(growing) = &self.engine.growing else { return true };
-        (!self.config.whole_word || begins_word(text, start))
-            && growing.lives(&mut growing.caches.get(), text, start)
+        (!self.config.whole_word || begins_word(text, start)) && growing.lives(text, start)
     }
 }
 

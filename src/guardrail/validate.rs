@@ -224,8 +224,8 @@ fn card_length_fits(issuer: u32, length: usize) -> bool {
         300_000..=305_999 | 309_500..=309_599 | 360_000..=369_999 | 380_000..=399_999 => {
             (14..=19).contains(&length)
         }
-        // JCB, today's and the older ones.
-        352_800..=358_999 => (16..=19).contains(&length),
+        // JCB, its whole block and the older ones.
+        350_000..=359_999 => (16..=19).contains(&length),
         180_000..=180_099 | 213_100..=213_199 => length == 15,
         // Maestro and national schemes beside it: Elo, Verve, Switch, Laser.
         500_000..=509_999 | 560_000..=589_999 | 630_000..=639_999 | 670_000..=679_999 => {
@@ -247,7 +247,8 @@ fn iban(text: &str) -> bool {
     else {
         return false;
     };
-    if iban_length(&country.iter().collect::<String>()) != Some(letters.len()) {
+    let is_numbered = head.iter().skip(2).all(char::is_ascii_digit);
+    if !is_numbered || iban_length(&country.iter().collect::<String>()) != Some(letters.len()) {
         return false;
     }
     let values = rest.iter().chain(head).filter_map(|letter| letter.to_digit(36));
@@ -323,15 +324,20 @@ fn vin_value(letter: char) -> Option<u32> {
     letter.to_digit(10).or_else(|| at.map(|at| at % 9 + 1))
 }
 
-/// RFC 791 and RFC 6890: loopback, the unspecified address, masks and networks are nobody's.
+/// RFC 791 and RFC 6890: loopback, the unspecified address, masks and networks are nobody's. Four
+/// small numbers are a version or a section, unless they are private or a well-known resolver.
 fn ipv4(text: &str) -> bool {
     text.parse::<Ipv4Addr>().is_ok_and(|address| {
         let [first, second, third, last] = address.octets();
-        !matches!(first, 0 | 127 | 255) && (second, third, last) != (0, 0, 0)
+        let is_version = address.octets().iter().all(|octet| *octet < 40);
+        !matches!(first, 0 | 127 | 255)
+            && (second, third, last) != (0, 0, 0)
+            && (!is_version || first == 10 || first == second)
     })
 }
 
-/// RFC 4291. Outside the ranges in use, a shortened address is more often a path in code.
+/// RFC 4291. Outside the ranges in use, a shortened address is more often a path in code, and eight
+/// pairs of digits are a fingerprint.
 fn ipv6(text: &str) -> bool {
     let Ok(address) = text.parse::<Ipv6Addr>() else { return false };
     let [first, second, ..] = address.segments();
@@ -339,7 +345,7 @@ fn ipv6(text: &str) -> bool {
         || matches!(first, 0xff00..=0xff0f)
         || (first, second) == (0x64, 0xff9b)
         || address.to_ipv4_mapped().is_some();
-    let is_whole = !text.contains("::");
+    let is_whole = !text.contains("::") && text.split(':').any(|group| group.len() != 2);
     (in_use || is_whole) && address.segments().iter().any(|part| *part > 1)
 }
 
@@ -350,19 +356,33 @@ fn mac(text: &str) -> bool {
     letters.len() == 12 && letters.iter().any(|one| Some(one) != letters.first())
 }
 
-/// ITU-T E.164 and the North American Numbering Plan.
+/// ITU-T E.164: with a country code 7 to 15 digits, without one 7 to 13.
 fn phone(text: &str) -> bool {
     let number = text.split(['x', 'X', 'e', 'E', '#', ';']).next().unwrap_or_default().trim();
     let digits = digits(number);
-    let international = match (number.starts_with('+'), digits.as_slice()) {
-        (true, rest) | (false, [0, 0, rest @ ..]) => Some(rest),
-        (false, _) => None,
-    };
-    if let Some(rest) = international {
-        return has_country_code(rest) && !is_one_digit(rest) && (7..=15).contains(&rest.len());
+    let groups = number.split(|letter: char| !letter.is_ascii_digit()).map(str::len);
+    if groups.filter(|length| *length == 1).count() > 3 {
+        return false;
     }
-    (7..=13).contains(&digits.len())
-        && !is_one_digit(digits.get(1..).unwrap_or_default())
+    match (number.starts_with('+'), digits.as_slice()) {
+        (true, rest) | (false, [0, 0, rest @ ..]) => {
+            has_country_code(rest) && !is_one_digit(rest) && (7..=15).contains(&rest.len())
+        }
+        (false, digits) => is_national_phone(number, digits),
+    }
+}
+
+/// Not a date, not digits in a row, not numbers padded with zeros; longer behind a trunk zero.
+fn is_national_phone(number: &str, digits: &[u32]) -> bool {
+    let groups = number.split(|letter: char| !letter.is_ascii_digit()).map(str::len);
+    let is_date = groups.clone().eq([2, 2, 4]) || groups.eq([4, 2, 2]);
+    let padded = number.split(' ').filter(|group| group.len() == 2 && group.starts_with('0'));
+    let rises = digits.windows(2).filter(|two| matches!(two, [left, right] if *right == left + 1));
+    let shortest = if digits.first() == Some(&0) { 9 } else { 7 };
+    (shortest..=13).contains(&digits.len())
+        && !is_date
+        && padded.count() < 4
+        && rises.count() + 1 < digits.len()
         && digits.windows(7).all(|seven| !is_one_digit(seven))
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
 use super::reading::{Reader, first_disguise, unfinished};
 use super::scan::{Finding, Resume, RuleSet, back};
-use super::sweep::{Undecided, View};
+use super::sweep::{Undecided, View, Work};
 
 /// One text that arrives in pieces.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Tail {
         let mut resume: Resume =
             self.resume.iter().map(|(one, at)| (*one, at.saturating_sub(self.base))).collect();
         let view = View { text: &self.text, from: self.from, open, firm };
-        let (mut findings, undecided) = guardrails.sweep(view, rules, &mut resume);
+        let (mut findings, undecided) = guardrails.sweep(view, rules, &mut resume, &mut Work::of(&self.text));
         for finding in &mut findings {
             finding.start += self.base;
             finding.end += self.base;

@@ -198,7 +198,16 @@ pub(super) fn codice_fiscale(text: &str) -> bool {
         _ => place(*letter),
     };
     let sum: u32 = rest.iter().enumerate().map(value).sum();
-    rest.len() == 15 && last.is_ascii_alphabetic() && place(*last) == sum % 26
+    // Six letters of the names, then a year, a month, a day and a place; a letter may stand for a digit.
+    let is_placed = |(at, letter): (usize, &char)| match at {
+        0..=5 | 11 => letter.is_ascii_alphabetic(),
+        8 => "ABCDEHLMPRST".contains(*letter),
+        _ => letter.is_ascii_digit() || "LMNPQRSTUV".contains(*letter),
+    };
+    rest.len() == 15
+        && rest.iter().enumerate().all(is_placed)
+        && last.is_ascii_alphabetic()
+        && place(*last) == sum % 26
 }
 
 /// Poland's PESEL act: the month carries the century.

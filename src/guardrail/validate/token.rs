@@ -91,7 +91,7 @@ pub(super) fn eth(text: &str) -> bool {
 }
 
 /// Words in a value that stands for a secret and is none.
-const PLACEHOLDERS: [&str; 26] = [
+const PLACEHOLDERS: [&str; 25] = [
     "your",
     "example",
     "placeholder",
@@ -114,7 +114,6 @@ const PLACEHOLDERS: [&str; 26] = [
     "localhost",
     "replace",
     "enter_",
-    "deadbeef",
     "secret_name",
     "aaaaaaaa",
     "0000000000",
@@ -128,36 +127,39 @@ pub(super) fn secret(text: &str) -> bool {
 
 /// What a person chose: a word is enough when a digit or a sign makes it a password.
 pub(super) fn password(text: &str) -> bool {
-    let plain =
-        |letter: char| letter.is_alphabetic() || matches!(letter, '_' | '-' | '.' | '/' | ' ');
+    let plain = |letter: char| letter.is_alphabetic() || "_-./ ,:;?'".contains(letter);
     is_value(text) && text.chars().count() > 5 && !text.chars().all(plain)
 }
 
-/// Neither a placeholder nor code nor a UUID (RFC 9562), which names a thing.
+/// Neither a placeholder nor code nor the beginning of a UUID (RFC 9562), which names a thing.
 fn is_value(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let is_code = lower.contains(['(', '<', '{', '[', '`']) || lower.starts_with(['$', '%', '&']);
-    let groups = lower.split('-').map(str::len);
-    let is_uuid = groups.eq([8, 4, 4, 4, 12])
+    let groups = lower.split('-').map(str::len).take(3);
+    let is_uuid = groups.eq([8, 4, 4])
         && lower.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-');
     !is_code && !is_uuid && !PLACEHOLDERS.iter().any(|word| lower.contains(word))
 }
 
-/// Whether a text is words joined as in a program: `camelCase`, `snake_case`, `a/path.txt`.
+/// Whether a text is words joined as in a program: `camelCase`, `snake_case`, `a/path.txt`. A short
+/// piece that is no word may be a version or a hash at the end of a name.
 fn is_name(text: &str) -> bool {
-    text.split(|letter: char| !letter.is_ascii_alphanumeric()).all(is_word)
+    text.split(|letter: char| !letter.is_ascii_alphanumeric())
+        .all(|piece| is_word(piece) || piece.len() < 8)
 }
 
 /// A word has few digits, few turns to capitals and no end that never comes.
 fn is_word(word: &str) -> bool {
     let letters = word.trim_end_matches(|letter: char| letter.is_ascii_digit());
     let digits = word.len() - letters.len();
+    let inner = letters.bytes().filter(u8::is_ascii_digit).count();
     let turns = count(letters, |pair| matches!(pair, [b'a'..=b'z', b'A'..=b'Z']));
     let mixes = count(letters, |pair| match pair {
         [left, right] => left.is_ascii_digit() != right.is_ascii_digit(),
         _ => false,
     });
-    let reads_well = mixes == 0 || (mixes < 3 && word.len() < 9);
+    let longest = if inner == 1 { 20 } else { 9 };
+    let reads_well = inner == 0 || (mixes < 3 && word.len() < longest);
     let is_short = letters.len() < 20 * (turns + 1) && turns * 3 <= word.len();
     reads_well && is_short && digits < if letters.is_empty() { 5 } else { 4 }
 }
