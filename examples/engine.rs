@@ -19,7 +19,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chaperone::catalog::files;
-use chaperone::guardrail::{Direction, Guardrails, Inspects, Kind, Rule, RuleConfig, RuleSet, Severity};
+use chaperone::guardrail::{
+    Direction, Guardrails, Inspects, Kind, Rule, RuleConfig, RuleSet, Severity,
+};
 use chaperone::words::ids::GuardrailId;
 use serde_json::{Value, json};
 
@@ -33,7 +35,10 @@ fn main() {
     say("compile the default rules", &format!("{:.0} ms", ms(began.elapsed())));
     let chunks = chunks();
     let bytes: usize = chunks.iter().map(String::len).sum();
-    say("texts", &format!("{} chunks of {CHUNK} bytes, {:.1} MB", chunks.len(), bytes as f64 / 1e6));
+    say(
+        "texts",
+        &format!("{} chunks of {CHUNK} bytes, {:.1} MB", chunks.len(), bytes as f64 / 1e6),
+    );
 
     for (name, direction) in [("request", Direction::Request), ("response", Direction::Response)] {
         report(&format!("default rules, {name}"), &default, direction, &chunks);
@@ -50,7 +55,10 @@ fn main() {
         for size in [CHUNK, 1 << 20] {
             let (worst, text) = worst(guardrails, size);
             let shown: String = text.chars().take(40).collect();
-            say(&format!("worst text of {size} bytes, {name}"), &format!("{:.2} ms ({shown:?})", ms(worst)));
+            say(
+                &format!("worst text of {size} bytes, {name}"),
+                &format!("{:.2} ms ({shown:?})", ms(worst)),
+            );
         }
     }
 }
@@ -71,9 +79,18 @@ fn report(name: &str, guardrails: &Guardrails, direction: Direction, chunks: &[S
     times.sort_unstable();
     let bytes: usize = chunks.iter().map(String::len).sum();
     let all: Duration = times.iter().sum();
-    let at = |share: usize| times[(times.len() * share / 1000).min(times.len() - 1)].as_secs_f64() * 1e6;
+    let at =
+        |share: usize| times[(times.len() * share / 1000).min(times.len() - 1)].as_secs_f64() * 1e6;
     let speed = bytes as f64 * 3.0 / all.as_secs_f64() / 1e6;
-    say(name, &format!("{speed:.0} MB/s, {:.1} us p50, {:.1} us p99, {:.1} us max", at(500), at(990), at(1000)));
+    say(
+        name,
+        &format!(
+            "{speed:.0} MB/s, {:.1} us p50, {:.1} us p99, {:.1} us max",
+            at(500),
+            at(990),
+            at(1000)
+        ),
+    );
 }
 
 fn worst(guardrails: &Guardrails, size: usize) -> (Duration, String) {
@@ -84,7 +101,8 @@ fn worst(guardrails: &Guardrails, size: usize) -> (Duration, String) {
         began.elapsed()
     };
     let texts = guardrails.worst_texts(size);
-    let timed = texts.into_iter().map(|text| ((0..3).map(|_| time(&text)).min().unwrap_or_default(), text));
+    let timed =
+        texts.into_iter().map(|text| ((0..3).map(|_| time(&text)).min().unwrap_or_default(), text));
     timed.max_by_key(|(took, _)| *took).unwrap_or_default()
 }
 
@@ -129,7 +147,8 @@ fn chunks() -> Vec<String> {
     let dir = std::env::args().nth(1);
     let text = match &dir {
         Some(dir) => benign(Path::new(dir)),
-        None => "The quick brown fox reads 17 reports on the weather, and writes to nobody.\n".repeat(10_000),
+        None => "The quick brown fox reads 17 reports on the weather, and writes to nobody.\n"
+            .repeat(10_000),
     };
     let mut chunks = Vec::new();
     let mut rest = text.as_str();

@@ -5,6 +5,7 @@
 //! fail. Knows nothing of JSON, HTTP or storage: the proxy maps spans back onto bodies.
 
 mod anchors;
+mod classes;
 mod compile;
 mod encoded;
 mod engine;
@@ -16,6 +17,7 @@ mod redact;
 mod rule;
 mod scan;
 mod seeds;
+mod shares;
 mod sweep;
 mod validate;
 mod verify;
@@ -35,6 +37,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::words::digest;
 use seeds::Seed;
+
+/// Stretches of a long text that are tried as the worst.
+const WORST_STRETCHES: usize = 4;
 
 /// What the guardrails decided about one text, in rising order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,7 +106,9 @@ impl Guardrails {
     pub fn worst_texts(&self, bytes: usize) -> Vec<String> {
         let own = self.rules().iter().flat_map(|rule| &rule.config.literals).cloned();
         let anchors = self.patterns.iter().flat_map(|one| match &one.engine.seed {
-            Seed::Literals(anchors) => anchors.literals.clone(),
+            Seed::Literals(anchors) => {
+                anchors.iter().flat_map(|one| one.literals.iter().cloned()).collect()
+            }
             _ => Vec::new(),
         });
         let expressions = self.rules().iter().flat_map(|rule| &rule.config.patterns);
@@ -118,9 +125,23 @@ impl Guardrails {
         units
             .iter()
             .filter(|unit| !unit.is_empty())
-            .map(|unit| unit.repeat((bytes / unit.len()).max(1)))
+            .flat_map(|unit| worst_of(unit, bytes))
             .collect()
     }
+}
+
+/// Stretches of a text that is long enough, or the text over and over.
+fn worst_of(unit: &str, bytes: usize) -> Vec<String> {
+    let stretch = |from: usize| {
+        let from = unit.floor_char_boundary(from);
+        let to = unit.floor_char_boundary((from + bytes).min(unit.len()));
+        unit.get(from..to).unwrap_or_default().to_owned()
+    };
+    if unit.len() <= bytes {
+        return vec![unit.repeat(bytes / unit.len())];
+    }
+    let last = unit.len() - bytes;
+    (0..=WORST_STRETCHES).map(|part| stretch(last * part / WORST_STRETCHES)).collect()
 }
 
 #[cfg(test)]

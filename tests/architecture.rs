@@ -18,21 +18,22 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// Libraries with their owners.
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     ("aho_corasick", &["guardrail"]),
     ("anyhow", &["app", "cli", "main"]),
     ("axum", &["admin", "simulator"]),
     ("clap", &["cli", "main"]),
     ("deadpool_postgres", &["store"]),
-    ("flate2", &["proxy", "simulator"]),
+    ("flate2", &["cli", "proxy", "simulator"]),
     ("hyper", &["app", "listen", "proxy"]),
     ("md5", &["experiment"]),
     ("minijinja", &["template"]),
-    ("regex", &["guardrail"]),
+    ("regex_automata", &["guardrail"]),
     ("reqwest", &["proxy", "upstream"]),
     ("rusqlite", &["outbox", "store"]),
     ("rustls", &["app", "listen", "store", "upstream"]),
     ("tokio_postgres", &["store"]),
+    ("unicode_normalization", &["guardrail"]),
     ("utoipa", &["admin"]),
 ];
 

@@ -298,7 +298,8 @@ fn judge(guardrails: &Guardrails, sample: &Sample) -> Judged {
     Judged {
         verdict,
         violations: findings.iter().filter_map(|one| violation(guardrails, one, None)).collect(),
-        text: (verdict != Verdict::Block).then(|| guardrails.redacted(&sample.text, &findings, &Salt::default())),
+        text: (verdict != Verdict::Block)
+            .then(|| guardrails.redacted(&sample.text, &findings, &Salt::default())),
     }
 }
 

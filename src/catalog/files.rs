@@ -63,10 +63,7 @@ const SEEDS: [(&str, &str); 11] = [
         "guardrails/secret_detection.toml",
         include_str!("../../config/guardrails/secret_detection.toml"),
     ),
-    (
-        "guardrails/toxic_language.toml",
-        include_str!("../../config/guardrails/toxic_language.toml"),
-    ),
+    ("guardrails/toxic_language.toml", include_str!("../../config/guardrails/toxic_language.toml")),
 ];
 
 /// A file that is not a definition.

@@ -27,7 +27,7 @@ fn with(templates: &[serde_json::Value], experiments: &serde_json::Value) -> Def
 #[test]
 fn the_seeds_compile() {
     let seeds = seeds().unwrap();
-    assert_eq!((seeds.templates.len(), seeds.guardrails.len()), (3, 3));
+    assert_eq!((seeds.templates.len(), seeds.guardrails.len()), (3, 8));
     let catalog = compile(seeds).unwrap();
     let tenant = catalog.tenant(&Tenant::default()).unwrap();
     for (name, temperature) in [
@@ -40,7 +40,7 @@ fn the_seeds_compile() {
         let found = version.model_config.native.iter().find(|(key, _)| key == "temperature");
         assert_eq!(found.unwrap().1, temperature);
     }
-    assert_eq!(tenant.guardrails.rules().len(), 3);
+    assert_eq!(tenant.guardrails.rules().len(), 8);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use super::{Direction, say, settings};
 use crate::guardrail::Verdict;
 use crate::words::clock;
 
+/// Files that are read.
+const ENDINGS: [&str; 2] = [".jsonl", ".jsonl.gz"];
 /// Texts that took longest, shown at the end.
 const SLOWEST: usize = 5;
 
@@ -92,9 +94,8 @@ pub fn eval(file: Option<&Path>, dir: &Path, asked: Direction) -> anyhow::Result
 
 /// The labelled spans in bytes; labels count characters.
 fn characters(sample: &Sample) -> Vec<(usize, usize, String)> {
-    let byte = |at: usize| {
-        sample.text.char_indices().nth(at).map_or(sample.text.len(), |(byte, _)| byte)
-    };
+    let byte =
+        |at: usize| sample.text.char_indices().nth(at).map_or(sample.text.len(), |(byte, _)| byte);
     sample.spans.iter().map(|(from, to, kind)| (byte(*from), byte(*to), kind.clone())).collect()
 }
 
@@ -108,7 +109,7 @@ fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             if path.is_dir() {
                 folders.push(path);
-            } else if name.is_some_and(|name| name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")) {
+            } else if name.is_some_and(|name| ENDINGS.iter().any(|end| name.ends_with(end))) {
                 files.push(path);
             }
         }
@@ -120,7 +121,8 @@ fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn lines(path: &Path) -> anyhow::Result<impl Iterator<Item = std::io::Result<String>> + use<>> {
     let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
     let is_packed = path.extension().is_some_and(|extension| extension == "gz");
-    let reader: Box<dyn Read> = if is_packed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
+    let reader: Box<dyn Read> =
+        if is_packed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
     Ok(BufReader::new(reader).lines())
 }
 
@@ -134,8 +136,11 @@ fn show(
     tallies: &BTreeMap<(String, String), Tally>,
     kinds: &BTreeMap<String, (usize, usize)>,
 ) {
-    say(format!("{name}"));
-    say(format!("  {:>7} {:>8} {:>8} {:>7}  {:<7} source", "texts", "found", "blocked", "KB", "label"));
+    say(name);
+    say(format!(
+        "  {:>7} {:>8} {:>8} {:>7}  {:<7} source",
+        "texts", "found", "blocked", "KB", "label"
+    ));
     for ((source, label), tally) in tallies {
         say(format!(
             "  {:>7} {:>7.2}% {:>7.2}% {:>7}  {label:<7} {source}",

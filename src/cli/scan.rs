@@ -72,7 +72,8 @@ impl Inspector {
             let line = before.rsplit('\n').next().unwrap_or_default();
             let rest = text.get(finding.end..).unwrap_or_default();
             let rest = rest.split('\n').next().unwrap_or_default();
-            let (entity, start, end) = (self.guardrails.entity(finding), finding.start, finding.end);
+            let (entity, start, end) =
+                (self.guardrails.entity(finding), finding.start, finding.end);
             say(format!("{does} {} {entity} {start}..{end}", rule.name));
             say(format!("    {line}{RED}{found}{PLAIN}{rest}"));
         }

@@ -42,7 +42,10 @@ fn the_shipped_file_says_what_the_defaults_are() {
     for (shown, default) in [
         (format!("{:?}", shown.limits), format!("{:?}", defaults.limits)),
         (format!("{:?}", shown.audit), format!("{:?}", defaults.audit)),
-        (format!("{:?}", shown.guardrails), format!("{:?}", defaults.guardrails)),
+        (
+            format!("{:?}", (shown.guardrails.block_reply, shown.guardrails.unscannable)),
+            format!("{:?}", (defaults.guardrails.block_reply, defaults.guardrails.unscannable)),
+        ),
         (format!("{:?}", shown.log), format!("{:?}", defaults.log)),
         (
             format!("{:?}", shown.upstream.idle_timeout),

@@ -5,86 +5,165 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::shares;
+
 /// More alternatives than this are no help to a search.
 const ALTERNATIVES_MAX: usize = 64;
 /// A character class larger than this breaks a literal.
 const CLASS_MAX: usize = 16;
-/// Shorter literals stand in every text.
-const RARE_MIN: usize = 3;
+/// Shorter literals tell little of where a match may be.
+const TELLING_MIN: usize = 3;
+/// Sets that stand in so many of a thousand stretches of text tell nothing.
+const SHARE_MAX: u32 = 900;
+/// Rare enough to be searched for, rather than digits or long words.
+const SHARE_RARE: u32 = 400;
+/// A match that begins with less begins everywhere.
+const BEGINNING_MIN: usize = 2;
+/// Literals that matches begin with.
+const BEGINNINGS_MAX: usize = 128;
+/// Further sets that are looked for around a literal.
+const OTHERS_MAX: usize = 3;
 
-/// Words of four letters and more that stand in most texts: they call for nothing.
-const COMMON: &str = " about after also always another answer anything around because been before being \
-    between both call code come could data does doing done each even every everything example find first \
-    following from full function give given good great have help here here's however into just keep know \
-    language last like line list long look make making many message more most much must name need never next \
-    nothing number only other output over part people person place please point possible provide question read \
-    really respond response right said same sentence should show some something start step still string such \
-    sure take tell text than that that's their them then there these they thing things think this those through \
-    time today type under understand until used user using value very want well were what when where whether \
-    which while will with without word words work would write written your you're ";
-
-/// What a match contains: one of these literals (in any ASCII case), and others before it.
+/// What a match contains: one of these literals (in any ASCII case), and others around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Anchors {
-    /// Lower-case ASCII, or beyond ASCII.
+    /// The rarest set: lower-case ASCII, or beyond ASCII.
     pub(super) literals: Vec<String>,
-    /// How far before a literal a match may begin, and how far behind its beginning it may end.
+    /// How far before a literal a match may begin, and how far behind its end it may end.
     pub(super) reach: (usize, usize),
-    /// Literals of which one each must stand before, with how far before at most.
-    pub(super) before: Vec<(Vec<String>, usize)>,
+    /// Sets of which one literal each must begin so far before or behind it; the rarest first.
+    pub(super) others: Vec<Other>,
+}
+
+/// A further set of literals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Other {
+    pub(super) literals: Vec<String>,
+    /// Bytes before the literal, and behind its beginning.
+    pub(super) reach: (usize, usize),
 }
 
 impl Anchors {
-    /// Those of an expression; `None` when no literals must be in its matches.
-    pub(super) fn of(hir: &Hir) -> Option<Self> {
-        let parts = parts(hir);
-        let has_rare = |part: &Part| part.literals.as_ref().is_some_and(|set| is_rare(set));
-        let score = |part: &Part| {
-            let shortest = part.literals.iter().flatten().map(String::len).min().unwrap_or(0);
-            (has_rare(part), if has_rare(part) { 0 } else { shortest })
-        };
-        let held = parts.iter().enumerate().filter(|(_, part)| part.literals.is_some());
-        let (at, chosen) = held.max_by_key(|(at, part)| (score(part), *at))?;
-        let len = |parts: &[Part]| parts.iter().map(|part| part.len_max).sum::<usize>();
-        let mut before = Vec::new();
-        for (place, part) in parts.iter().enumerate().take(at) {
-            if let Some(set) = part.literals.as_ref().filter(|set| is_long(set)) {
-                before.push((set.clone(), len(parts.get(place..=at).unwrap_or_default())));
+    /// Those of an expression, a set for each of its alternatives; `None` when no literals must be in its
+    /// matches.
+    pub(super) fn all(hir: &Hir) -> Option<Vec<Self>> {
+        match hir.kind() {
+            HirKind::Capture(capture) => Self::all(&capture.sub),
+            HirKind::Alternation(branches) if exact(hir).is_none() => {
+                let all: Option<Vec<Vec<Self>>> = branches.iter().map(Self::all).collect();
+                all.map(|all| all.into_iter().flatten().collect())
             }
+            _ => Self::of(hir).map(|one| vec![one]),
         }
-        let reach = (
-            len(parts.get(..=at).unwrap_or_default()),
-            len(parts.get(at..).unwrap_or_default()),
-        );
-        Some(Self { literals: chosen.literals.clone()?, reach, before })
+    }
+
+    /// Those of one alternative.
+    fn of(hir: &Hir) -> Option<Self> {
+        let parts = parts(hir);
+        let held = parts.iter().enumerate().filter(|(_, part)| part.literals.is_some());
+        let (at, chosen) = held.min_by_key(|(at, part)| (part.share(), std::cmp::Reverse(*at)))?;
+        let len = |parts: Option<&[Part]>| {
+            parts
+                .unwrap_or_default()
+                .iter()
+                .fold(0, |len: usize, part| len.saturating_add(part.len_max))
+        };
+        let mut others: Vec<(u32, Other)> = Vec::new();
+        for (place, part) in parts.iter().enumerate().filter(|(place, _)| *place != at) {
+            let Some(literals) = part.literals.as_ref().filter(|set| is_telling(set)) else {
+                continue;
+            };
+            let reach = if place < at {
+                (len(parts.get(place..=at)), 0)
+            } else {
+                (0, len(parts.get(at..=place)))
+            };
+            others.push((part.share(), Other { literals: literals.clone(), reach }));
+        }
+        others.retain(|(share, _)| *share <= SHARE_MAX);
+        others.sort_by_key(|(share, _)| *share);
+        let others = others.into_iter().map(|(_, other)| other).take(OTHERS_MAX).collect();
+        let reach = (len(parts.get(..=at)), len(parts.get(at..)));
+        Some(Self { literals: chosen.literals.clone()?, reach, others })
     }
 
     /// Whether its literals are rare enough to be worth looking for.
     pub(super) fn are_rare(&self) -> bool {
-        is_rare(&self.literals)
+        share(&self.literals) <= SHARE_RARE
     }
 }
 
-fn is_long(set: &[String]) -> bool {
-    set.iter().all(|literal| literal.len() >= RARE_MIN)
+/// Literals, one of which every match begins with; `None` when there is no such set of telling ones.
+pub(super) fn beginnings(hir: &Hir) -> Option<Vec<String>> {
+    let mut set = prefixes(hir)?;
+    set.sort();
+    set.dedup();
+    // A longer one that begins with a shorter one says the same.
+    let shorter = set.clone();
+    set.retain(|one| !shorter.iter().any(|other| one != other && one.starts_with(other.as_str())));
+    (is_beginning(&set) && set.len() <= BEGINNINGS_MAX).then_some(set)
 }
 
-fn is_rare(set: &[String]) -> bool {
-    set.iter().all(|literal| {
-        let is_word = literal.bytes().all(|byte| byte.is_ascii_alphabetic());
-        match literal.len() {
-            0 | 1 => literal == "@",
-            2 => false,
-            3 => !is_word,
-            _ => !COMMON.contains(&format!(" {literal} ")),
+fn prefixes(hir: &Hir) -> Option<Vec<String>> {
+    if let Some(set) = exact(hir) {
+        return Some(set);
+    }
+    match hir.kind() {
+        HirKind::Capture(capture) => prefixes(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => prefixes(&repetition.sub),
+        HirKind::Alternation(branches) => {
+            let all: Option<Vec<Vec<String>>> = branches.iter().map(prefixes).collect();
+            all.map(|all| all.into_iter().flatten().collect())
         }
-    })
+        HirKind::Concat(parts) => {
+            let mut run = vec![String::new()];
+            for part in parts {
+                match exact(part).and_then(|set| cross(&run, &set)) {
+                    Some(longer) => run = longer,
+                    None if is_beginning(&run) => break,
+                    None => {
+                        let next = prefixes(part)?;
+                        return Some(
+                            run.iter()
+                                .flat_map(|one| next.iter().map(move |two| format!("{one}{two}")))
+                                .collect(),
+                        );
+                    }
+                }
+            }
+            Some(run)
+        }
+        HirKind::Empty
+        | HirKind::Look(_)
+        | HirKind::Literal(_)
+        | HirKind::Class(_)
+        | HirKind::Repetition(_) => None,
+    }
+}
+
+fn is_beginning(set: &[String]) -> bool {
+    set.iter().all(|literal| literal.len() >= BEGINNING_MIN)
+}
+
+fn is_telling(set: &[String]) -> bool {
+    set.iter().all(|literal| literal.len() >= TELLING_MIN)
+}
+
+/// In how many of a thousand stretches of text one of these stands, at most.
+fn share(set: &[String]) -> u32 {
+    set.iter().map(|literal| shares::share(literal)).sum()
 }
 
 /// A stretch of an expression.
 struct Part {
     literals: Option<Vec<String>>,
     len_max: usize,
+}
+
+impl Part {
+    fn share(&self) -> u32 {
+        self.literals.as_ref().map_or(u32::MAX, |set| share(set))
+    }
 }
 
 /// An expression cut into runs of exact text and what stands between them.
@@ -169,11 +248,7 @@ fn best_of(parts: &[Hir]) -> Option<Vec<String>> {
 
 fn consider(best: &mut Option<Vec<String>>, candidate: Option<Vec<String>>) {
     let Some(candidate) = candidate.filter(|set| is_useful(set)) else { return };
-    let score = |set: &[String]| {
-        let shortest = set.iter().map(String::len).min().unwrap_or(0);
-        (shortest, usize::MAX - set.len())
-    };
-    if best.as_ref().is_none_or(|best| score(&candidate) > score(best)) {
+    if best.as_ref().is_none_or(|best| share(&candidate) < share(best)) {
         *best = Some(candidate);
     }
 }
@@ -244,7 +319,7 @@ fn cross(left: &[String], right: &[String]) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Anchors, required};
+    use super::{Anchors, beginnings, required};
 
     #[test]
     fn every_match_contains_one_of_them() {
@@ -275,14 +350,29 @@ mod tests {
     }
 
     #[test]
-    fn rare_words_call_and_others_must_stand_before_them() {
-        let phrase = super::super::phrase::expression("ignore (?:all )?your (?:previous|prior) rules? please");
+    fn rare_words_call_and_others_must_stand_around_them() {
+        let phrase = super::super::phrase::expression(
+            "ignore (?:all )?your (?:previous|prior) rules? please",
+        );
         let anchors = Anchors::of(&regex_syntax::parse(&phrase).unwrap()).unwrap();
-        assert_eq!(anchors.literals, ["rule"]);
-        let before: Vec<String> = anchors.before.into_iter().flat_map(|(set, _)| set).collect();
-        assert_eq!(before, ["ignore", "your", "previous", "prior"]);
+        let others: Vec<&str> =
+            anchors.others.iter().flat_map(|one| &one.literals).map(String::as_str).collect();
+        assert_eq!(anchors.literals, ["ignore"]);
+        assert_eq!(others, ["rule", "previous", "prior", "your"]);
         let mail = Anchors::of(&regex_syntax::parse("[a-z]{1,9}@[a-z]{1,9}").unwrap()).unwrap();
         assert_eq!((mail.literals, mail.reach), (vec!["@".to_owned()], (10, 10)));
         assert_eq!(Anchors::of(&regex_syntax::parse("[a-z]{1,9}").unwrap()), None);
+    }
+
+    #[test]
+    fn what_matches_begin_with() {
+        let of = |regex: &str| beginnings(&regex_syntax::parse(regex).unwrap());
+        let set =
+            |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of("(?i)(?:ignore|forget)[ ,]{1,3}all"), set(&["forget", "ignore"]));
+        assert_eq!(of("(?i)(?:do[ ]{1,3}not|don.t|never) go"), set(&["do", "never"]));
+        assert_eq!(of("(?i)(?:i[^a-z]{1,3}am|you) go"), None, "one letter is too short");
+        assert_eq!(of("(?:abc[0-9]{1,9}|abcd|xyz)"), set(&["abc", "xyz"]));
+        assert_eq!(of("a?bcd"), None);
     }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-use regex::Regex;
+use regex_automata::meta::Regex;
 
+use super::anchors::{Anchors, Other};
 use super::engine::{Engine, Engines, Turn};
 use super::letters::{Folded, folded};
 use super::loose::Vocabulary;
@@ -36,7 +37,7 @@ pub struct Guardrails {
     pub(super) literals: Option<AhoCorasick>,
     /// What each literal of the automaton is for.
     pub(super) uses: Vec<Vec<Use>>,
-    /// By literal of the automaton, its place among those that patterns need before their own.
+    /// By literal of the automaton, its place among those that patterns need around their own.
     pub(super) needs: Vec<Option<usize>>,
     pub(super) needed: usize,
     pub(super) patterns: Vec<Pattern>,
@@ -57,8 +58,8 @@ pub struct Guardrails {
 pub(super) enum Use {
     /// It is a literal of this rule.
     Literal(usize),
-    /// It calls for this pattern.
-    Anchor(usize),
+    /// It calls for this pattern, in this alternative of it.
+    Anchor(usize, usize),
 }
 
 /// One pattern of a rule.
@@ -67,11 +68,17 @@ pub(super) struct Pattern {
     pub(super) rule: usize,
     pub(super) config: Arc<PatternConfig>,
     pub(super) engine: Arc<Engine>,
-    /// Literals, by their place in `needs`, of which one each must stand so many bytes before.
-    pub(super) before: Vec<(Vec<usize>, usize)>,
+    /// By alternative: literals, by their place in `needs`, of which one each must stand around one that
+    /// calls for it.
+    pub(super) others: Vec<Vec<Others>>,
+    /// Literals, by their place in `needs`, one of which every match begins with.
+    pub(super) beginnings: Option<Vec<usize>>,
     /// Looked for in requests only: the expression is turned.
     pub(super) is_turned: bool,
 }
+
+/// Literals, and how far before and behind one of them must begin.
+pub(super) type Others = (Vec<usize>, (usize, usize));
 
 /// Something that is never reported.
 #[derive(Debug)]
@@ -101,7 +108,8 @@ impl Guardrails {
 
     /// The same, taking the expressions over that `previous` has compiled already.
     pub fn recompile(rules: Vec<Rule>, previous: Option<&Self>) -> Result<Self, RuleError> {
-        let wanted: Vec<Wanted> = rules.iter().enumerate().flat_map(|(index, rule)| wanted(index, rule)).collect();
+        let wanted: Vec<Wanted> =
+            rules.iter().enumerate().flat_map(|(index, rule)| wanted(index, rule)).collect();
         let known = previous.map(Self::engines).unwrap_or_default();
         let engines = Engines::compile(wanted.iter().map(Wanted::key), known);
         let mut needles = Needles::default();
@@ -115,21 +123,27 @@ impl Guardrails {
         for one in wanted {
             let Some(rule) = rules.get(one.rule) else { continue };
             let engine = match engines.get(&one.key()) {
-                Ok(engine) => engine,
-                // What cannot be turned is looked for as it stands, which is what its author asked for.
+                // What cannot be turned is looked for as it stands, which is what its author asked for;
+                // turned short words stand in other words.
                 Err(_) if one.turn != Turn::None => continue,
+                Ok(engine) if one.turn != Turn::None && !engine.is_called_by_long_words() => {
+                    continue;
+                }
+                Ok(engine) => engine,
                 Err(what) => return Err(refuse(rule, one.place, what)),
             };
             let is_turned = one.turn != Turn::None;
             needles.call(patterns.len(), &engine, is_turned);
-            let (rule, config, before) = (one.rule, one.config, Vec::new());
-            patterns.push(Pattern { rule, config, engine, before, is_turned });
+            let (rule, config) = (one.rule, one.config);
+            let (others, beginnings) = (Vec::new(), None);
+            patterns.push(Pattern { rule, config, engine, others, beginnings, is_turned });
         }
         let Needles { texts, mut sorted, needed } = needles;
         sorted.sort();
         let needed: Vec<String> = needed.into_iter().collect();
         for pattern in &mut patterns {
-            pattern.before = before(pattern, &needed);
+            pattern.others = others(pattern, &needed);
+            pattern.beginnings = beginnings(pattern, &needed);
         }
         let needs = texts.keys().map(|text| needed.binary_search(text).ok()).collect();
         let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);
@@ -279,7 +293,8 @@ fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
             all.push(Wanted { rule: index, place, config, expression, turn: *turn, streams });
         }
     };
-    for (place, config) in rule.config.patterns.iter().enumerate().filter(|(_, one)| one.is_active) {
+    for (place, config) in rule.config.patterns.iter().enumerate().filter(|(_, one)| one.is_active)
+    {
         add(format!("patterns[{place}]"), &Arc::new(config.clone()));
     }
     let loose: Vec<&str> = loose_literals(rule).collect();
@@ -296,7 +311,8 @@ fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
 fn loose_literals(rule: &Rule) -> impl Iterator<Item = &str> {
     let is_loose = |literal: &&String| literal.split_whitespace().count() > 1;
     let count = rule.config.literals.iter().filter(is_loose).count();
-    let all = rule.config.literals.iter().filter(move |one| is_loose(one) && count <= LOOSE_LITERALS_MAX);
+    let all =
+        rule.config.literals.iter().filter(move |one| is_loose(one) && count <= LOOSE_LITERALS_MAX);
     all.map(String::as_str)
 }
 
@@ -309,16 +325,23 @@ struct Needles {
 }
 
 impl Needles {
-    /// The literals that call for a pattern, and those that must stand before them. Turned patterns make do
+    /// The literals that call for a pattern, and those that must stand around them. Turned patterns make do
     /// with the first: they are many.
     fn call(&mut self, pattern: usize, engine: &Engine, is_turned: bool) {
         let Seed::Literals(anchors) = &engine.seed else { return };
-        for literal in &anchors.literals {
-            self.texts.entry(literal.clone()).or_default().push(Use::Anchor(pattern));
-        }
-        for literal in anchors.before.iter().filter(|_| !is_turned).flat_map(|(set, _)| set) {
+        for literal in engine.beginnings.iter().filter(|_| !is_turned).flatten() {
             self.texts.entry(literal.clone()).or_default();
             self.needed.insert(literal.clone());
+        }
+        for (branch, anchors) in anchors.iter().enumerate() {
+            for literal in &anchors.literals {
+                self.texts.entry(literal.clone()).or_default().push(Use::Anchor(pattern, branch));
+            }
+            let others = anchors.others.iter().filter(|_| !is_turned);
+            for literal in others.flat_map(|other| &other.literals) {
+                self.texts.entry(literal.clone()).or_default();
+                self.needed.insert(literal.clone());
+            }
         }
     }
 
@@ -341,13 +364,25 @@ impl Needles {
     }
 }
 
-/// What must stand before the literals that call for a pattern.
-fn before(pattern: &Pattern, needed: &[String]) -> Vec<(Vec<usize>, usize)> {
+/// What matches begin with. Turned patterns are searched for: their literals would be as many again.
+fn beginnings(pattern: &Pattern, needed: &[String]) -> Option<Vec<usize>> {
+    let literals = pattern.engine.beginnings.as_ref().filter(|_| !pattern.is_turned)?;
+    literals.iter().map(|literal| needed.binary_search(literal).ok()).collect()
+}
+
+/// What must stand around the literals that call for a pattern.
+fn others(pattern: &Pattern, needed: &[String]) -> Vec<Vec<Others>> {
     let Seed::Literals(anchors) = &pattern.engine.seed else { return Vec::new() };
     let place = |literal: &String| needed.binary_search(literal).ok();
-    let all = anchors.before.iter().filter(|_| !pattern.is_turned);
-    all.filter_map(|(set, reach)| Some((set.iter().map(place).collect::<Option<Vec<_>>>()?, *reach)))
-        .collect()
+    let placed = |other: &Other| {
+        let places: Option<Vec<usize>> = other.literals.iter().map(place).collect();
+        places.map(|places| (places, other.reach))
+    };
+    let of_one = |one: &Anchors| {
+        let others = one.others.iter().filter(|_| !pattern.is_turned);
+        others.filter_map(placed).collect()
+    };
+    anchors.iter().map(of_one).collect()
 }
 
 fn check_sizes(rule: &Rule) -> Result<(), RuleError> {

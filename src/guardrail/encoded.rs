@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::classes::{self, CODE};
+
 /// Characters of the shortest stretch: `aWdub3JlIHRoZQ==` is a dozen letters.
 const STRETCH_MIN: usize = 16;
 /// Lines of a long stretch that is broken into lines are at least so long.
@@ -65,7 +67,7 @@ impl Runs {
         let mut runs = Self::default();
         let mut start = 0;
         for (at, byte) in bytes.iter().enumerate() {
-            if !is_code(*byte) {
+            if !classes::is(*byte, CODE) {
                 if start < at {
                     runs.end(bytes, start..at);
                 }
@@ -92,10 +94,6 @@ impl Runs {
     }
 }
 
-fn is_code(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
-}
-
 fn is_line_end(bytes: &[u8], from: usize, to: usize) -> bool {
     matches!(bytes.get(from..to), Some(b"\n" | b"\r\n"))
 }
@@ -117,7 +115,8 @@ fn base64(code: &str) -> Option<Vec<u8>> {
 
 fn hexadecimal(code: &str) -> Option<Vec<u8>> {
     let code = code.strip_prefix("0x").unwrap_or(code);
-    let digits = code.bytes().map(|byte| char::from(byte).to_digit(16)).collect::<Option<Vec<_>>>()?;
+    let digits =
+        code.bytes().map(|byte| char::from(byte).to_digit(16)).collect::<Option<Vec<_>>>()?;
     let bytes = digits.chunks_exact(2).map(|pair| match pair {
         [high, low] => u8::try_from(high * 16 + low).unwrap_or(0),
         _ => 0,

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use regex::Regex;
 use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::meta::{self, Regex};
 use regex_automata::util::pool::Pool;
 use regex_automata::{Anchored, Input};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::anchors;
 use super::phrase;
 use super::seeds::Seed;
 
@@ -22,6 +23,8 @@ const MATCH_BYTES_MAX: usize = 1024;
 const PHRASE_MATCH_BYTES_MAX: usize = 2048;
 /// Memory of one compiled expression.
 const REGEX_BYTES_MAX: usize = 2 << 20;
+/// Letters of a word that calls for a turned expression.
+const TURNED_WORD_MIN: usize = 5;
 /// Fewer are not worth a thread.
 const EXPRESSIONS_A_THREAD: usize = 32;
 
@@ -49,6 +52,8 @@ pub(super) struct Engine {
     pub(super) bytes_max: usize,
     /// Where it can match at all.
     pub(super) seed: Seed,
+    /// Literals, one of which every match begins with, where there are such.
+    pub(super) beginnings: Option<Vec<String>>,
     /// Whether a group of it is what is found.
     pub(super) has_group: bool,
     /// For rules that look at answers, which may be streams.
@@ -129,7 +134,9 @@ impl Engine {
         let growing = streams.then(|| Growing::new(&source, &hir));
         let has_group = hir.properties().explicit_captures_len() > 0;
         let seed = Seed::of(&hir);
-        Ok(Self { key: key.clone(), source, regex, bytes_max, seed, has_group, growing })
+        let beginnings = anchors::beginnings(&hir).filter(|_| seed.is_literal());
+        let key = key.clone();
+        Ok(Self { key, source, regex, bytes_max, seed, beginnings, has_group, growing })
     }
 
     /// Why it could not be built, which else shows when a text calls for it.
@@ -138,6 +145,13 @@ impl Engine {
             Turn::None => build(&self.source).map(drop),
             Turn::Backwards | Turn::Rot13 => Ok(()),
         }
+    }
+
+    /// Whether all literals that call for it are words that stand in no other.
+    pub(super) fn is_called_by_long_words(&self) -> bool {
+        let Seed::Literals(anchors) = &self.seed else { return false };
+        let mut literals = anchors.iter().flat_map(|one| &one.literals);
+        literals.all(|literal| literal.len() >= TURNED_WORD_MIN)
     }
 
     /// The expression; `None` if it is too large.
@@ -181,9 +195,9 @@ fn check(hir: &Hir, is_phrase: bool) -> Result<usize, String> {
 }
 
 fn build(expression: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(expression)
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
+    meta::Builder::new()
+        .configure(meta::Config::new().nfa_size_limit(Some(REGEX_BYTES_MAX)))
+        .build(expression)
         .map_err(|_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"))
 }
 
@@ -238,9 +252,7 @@ fn first_bytes(hir: &Hir, first: &mut [bool]) -> bool {
     };
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => true,
-        HirKind::Literal(literal) => {
-            literal.0.first().map(|byte| mark(*byte, *byte)).is_none()
-        }
+        HirKind::Literal(literal) => literal.0.first().map(|byte| mark(*byte, *byte)).is_none(),
         HirKind::Class(Class::Bytes(class)) => {
             class.ranges().iter().for_each(|range| mark(range.start(), range.end()));
             false
@@ -258,7 +270,7 @@ fn first_bytes(hir: &Hir, first: &mut [bool]) -> bool {
         HirKind::Capture(capture) => first_bytes(&capture.sub, first),
         HirKind::Concat(parts) => parts.iter().all(|part| first_bytes(part, first)),
         HirKind::Alternation(parts) => {
-            parts.iter().fold(false, |is_empty, part| first_bytes(part, first) || is_empty)
+            parts.iter().filter(|part| first_bytes(part, first)).count() > 0
         }
     }
 }

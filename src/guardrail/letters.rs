@@ -176,7 +176,9 @@ impl Table {
         match index.or_else(|| self.high.get(&code).copied()).unwrap_or(0) {
             0 => Folded::Same,
             1 => Folded::Gone,
-            index => self.texts.get(usize::from(index)).map_or(Folded::Same, |text| Folded::Ascii(text)),
+            index => {
+                self.texts.get(usize::from(index)).map_or(Folded::Same, |text| Folded::Ascii(text))
+            }
         }
     }
 
@@ -234,7 +236,9 @@ fn ascii(letter: char, listed: &HashMap<char, &'static str>) -> Option<String> {
     if let Some(zero) = ZEROS.iter().find(|zero| (**zero..**zero + 10).contains(&code)) {
         return char::from_digit(code - zero, 10).map(String::from);
     }
-    if let Some((first, letter)) = DRAWN.iter().find(|(first, _)| (*first..first + 26).contains(&code)) {
+    if let Some((first, letter)) =
+        DRAWN.iter().find(|(first, _)| (*first..first + 26).contains(&code))
+    {
         return char::from_u32(code - first + u32::from(*letter)).map(String::from);
     }
     let mut text = String::new();
@@ -290,7 +294,8 @@ mod tests {
 
     #[test]
     fn scripts_keep_their_own() {
-        for text in ["สวัสดีครับ", "שָׁלוֹם", "नमस्ते", "こんにちは 日本語", "안녕하세요", "मैं"] {
+        for text in ["สวัสดีครับ", "שָׁלוֹם", "नमस्ते", "こんにちは 日本語", "안녕하세요", "मैं"]
+        {
             assert_eq!(fold(text), text);
             assert!(!text.chars().any(is_disguise), "{text}");
         }

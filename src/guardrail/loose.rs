@@ -82,11 +82,16 @@ impl Vocabulary {
         if letters == token.len() {
             return self.misspelt(token);
         }
-        if letters == 0 {
+        // A variable of a shell is not a word in disguise.
+        let is_variable = token.starts_with('$') && letters + 1 == token.len();
+        if letters == 0 || is_variable {
             return None;
         }
         let plain: String = token.bytes().map(unleet).map(char::from).collect();
-        self.words.get(&plain).or_else(|| self.words.get(&plain.replace('i', "l"))).map(String::as_str)
+        self.words
+            .get(&plain)
+            .or_else(|| self.words.get(&plain.replace('i', "l")))
+            .map(String::as_str)
     }
 
     fn misspelt(&self, token: &str) -> Option<&str> {
@@ -298,7 +303,7 @@ mod tests {
                 assert_eq!(loose, plain, "{text}");
             }
         }
-        for text in ["nothing of that kind", "in 2024, B2B and GPT-4", "a b", ""] {
+        for text in ["nothing of that kind", "$kill", "in 2024, B2B and GPT-4", "a b", ""] {
             assert!(vocabulary.loosen(text).is_none(), "{text}");
         }
     }

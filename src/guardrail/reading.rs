@@ -4,6 +4,7 @@
 //! Escapes are undone at the end of what was read so far, so that an escape that comes out of another one
 //! is undone as well, and so that a text in pieces reads like the whole.
 
+use super::classes::{self, PLAIN};
 use super::letters::{Folded, folded, is_disguise};
 
 /// Bytes of the longest escape: `%F0%9F%98%80`, `&CapitalDifferentialD;` is not among those undone.
@@ -203,12 +204,8 @@ impl Reader {
 
 /// Bytes at the beginning of a text that read as they are and begin no escape.
 fn plain_len(text: &str) -> usize {
-    let is_plain = |byte: &u8| match byte {
-        b'%' | b'&' | b'\\' => false,
-        b'\t' | b'\n' | b'\r' | b' '..=b'~' => true,
-        _ => false,
-    };
-    text.as_bytes().iter().position(|byte| !is_plain(byte)).unwrap_or(text.len())
+    let bytes = text.as_bytes();
+    bytes.iter().position(|byte| !classes::is(*byte, PLAIN)).unwrap_or(bytes.len())
 }
 
 /// Where a text first reads otherwise than it is written, if it does.
@@ -234,9 +231,8 @@ fn begins_escape(rest: &str) -> bool {
     while !rest.is_char_boundary(end) {
         end -= 1;
     }
-    (2..=end).any(|end| {
-        rest.get(..end).and_then(escape_at_end).is_some_and(|(start, _)| start == 0)
-    })
+    (2..=end)
+        .any(|end| rest.get(..end).and_then(escape_at_end).is_some_and(|(start, _)| start == 0))
 }
 
 /// Where an escape begins that the end of a text may be the beginning of; the end if there is none.
@@ -252,9 +248,8 @@ pub(super) fn unfinished(text: &str) -> usize {
 
 /// Whether some continuation of these bytes is an escape from their first byte on.
 fn could_be_escape(bytes: &[u8]) -> bool {
-    let hex = |bytes: &[u8], max: usize| {
-        bytes.len() <= max && bytes.iter().all(u8::is_ascii_hexdigit)
-    };
+    let hex =
+        |bytes: &[u8], max: usize| bytes.len() <= max && bytes.iter().all(u8::is_ascii_hexdigit);
     match bytes {
         [b'%', b'u', rest @ ..] => hex(rest, 3),
         [b'%', rest @ ..] if rest.len() < 2 => hex(rest, 1),
@@ -263,9 +258,7 @@ fn could_be_escape(bytes: &[u8]) -> bool {
             [b'%', rest @ ..] => hex(rest, 2),
             _ => false,
         }),
-        [b'&', rest @ ..] => {
-            rest.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#')
-        }
+        [b'&', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#'),
         [b'\\', b'u', b'{', rest @ ..] => hex(rest, 6),
         [b'\\', b'u', rest @ ..] => hex(rest, 3),
         [b'\\', b'x', rest @ ..] => hex(rest, 1),
@@ -391,9 +384,16 @@ mod tests {
         let (plain, origin) = Reader::whole(text);
         assert_eq!(plain, "aignore z");
         let part = |from: usize, to: usize| text.get(origin.start(from)..origin.end(to)).unwrap();
-        for (from, to, raw) in
-            [(0, 1, "a"), (1, 2, "%69"), (2, 3, "ｇ"), (3, 4, "n"), (4, 5, "о"), (5, 6, "&#114;"), (6, 9, "e z"), (1, 7, "%69ｇ\u{200b}nо&#114;e")]
-        {
+        for (from, to, raw) in [
+            (0, 1, "a"),
+            (1, 2, "%69"),
+            (2, 3, "ｇ"),
+            (3, 4, "n"),
+            (4, 5, "о"),
+            (5, 6, "&#114;"),
+            (6, 9, "e z"),
+            (1, 7, "%69ｇ\u{200b}nо&#114;e"),
+        ] {
             assert_eq!(part(from, to), raw, "{from}..{to}");
         }
         assert!(origin.is_changed(1, 2) && origin.is_changed(3, 4) && !origin.is_changed(7, 9));

@@ -14,8 +14,9 @@ const PLACEHOLDER_CHARS: usize = 8;
 /// Characters that `keep_last_4` keeps.
 const KEPT: usize = 4;
 
-/// What placeholders and hashes depend on beside the value: a key of this installation, the tenant and
-/// the conversation. The same value has the same placeholder within a conversation, and another elsewhere.
+/// What placeholders and hashes depend on beside the value.
+///
+/// A key of this installation, the tenant and the conversation: the same value has the same placeholder within a conversation, and another elsewhere.
 #[derive(Clone, Default)]
 pub struct Salt(String);
 
@@ -54,7 +55,11 @@ impl Guardrails {
                 let hidden = value.chars().count().saturating_sub(KEPT);
                 // A short value would be mostly shown.
                 let hidden = if hidden < KEPT { value.chars().count() } else { hidden };
-                value.chars().enumerate().map(|(at, one)| if at < hidden { '*' } else { one }).collect()
+                value
+                    .chars()
+                    .enumerate()
+                    .map(|(at, one)| if at < hidden { '*' } else { one })
+                    .collect()
             }
             RedactForm::Hash => format!("[{entity}:{}]", salt.hash(entity, value, HASH_CHARS)),
         }
@@ -78,7 +83,9 @@ impl Guardrails {
     }
 }
 
-/// Puts other text in the place of spans, which are in order of their start. Overlapping spans become one hole with the placeholder of the first.
+/// Puts other text in the place of spans, which are in order of their start.
+///
+/// Overlapping spans become one hole with the placeholder of the first.
 pub fn replace(text: &str, edits: &[(Range<usize>, String)]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;

@@ -134,7 +134,7 @@ impl Guardrails {
         let read = first_disguise(text).map(|_| Reader::whole(text));
         if let Some((plain, origin)) = &read {
             let of_plain = self.written(plain, rules, work);
-            findings.extend(of_plain.into_iter().filter_map(|one| back(one, origin)));
+            findings.extend(of_plain.iter().filter_map(|one| back(one, origin)));
         }
         if !rules.is_request() {
             return findings;
@@ -143,7 +143,7 @@ impl Guardrails {
         let mut deeper = Vec::new();
         if let Some((loose, origin)) = self.vocabulary.loosen(plain) {
             let of_loose = self.written(&loose, rules, work);
-            deeper.extend(of_loose.into_iter().filter_map(|one| back(one, &origin)));
+            deeper.extend(of_loose.iter().filter_map(|one| back(one, &origin)));
         }
         if depth < LAYERS_MAX {
             for inner in encoded::find(plain) {
@@ -153,7 +153,7 @@ impl Guardrails {
             }
         }
         findings.extend(deeper.into_iter().map(|one| match &read {
-            Some((_, origin)) => moved(one, origin),
+            Some((_, origin)) => moved(&one, origin),
             None => one,
         }));
         findings
@@ -180,10 +180,10 @@ impl Guardrails {
 
 /// A finding in a derived text, in the text it is derived from; `None` where the two are the same, and
 /// what there is to find was found already.
-pub(super) fn back(finding: Finding, origin: &Origin) -> Option<Finding> {
+pub(super) fn back(finding: &Finding, origin: &Origin) -> Option<Finding> {
     origin.is_changed(finding.start, finding.end).then(|| moved(finding, origin))
 }
 
-fn moved(finding: Finding, origin: &Origin) -> Finding {
-    Finding { start: origin.start(finding.start), end: origin.end(finding.end), ..finding }
+fn moved(finding: &Finding, origin: &Origin) -> Finding {
+    Finding { start: origin.start(finding.start), end: origin.end(finding.end), ..finding.clone() }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::anchors::Anchors;
+use super::classes::{self, CODE, DIGIT};
 
 /// Fewer digits than this are everywhere.
 const DIGITS_MIN: usize = 4;
@@ -15,8 +16,8 @@ const RUN_MIN: usize = 16;
 /// What every match of an expression contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seed {
-    /// These literals.
-    Literals(Anchors),
+    /// These literals, by alternative.
+    Literals(Vec<Anchors>),
     /// This many digits.
     Digits(usize),
     /// A run of so many letters, digits and `+/=_-`.
@@ -29,8 +30,8 @@ pub(super) enum Seed {
 
 impl Seed {
     pub(super) fn of(hir: &Hir) -> Self {
-        let anchors = Anchors::of(hir);
-        if let Some(anchors) = anchors.as_ref().filter(|one| one.are_rare()) {
+        let anchors = Anchors::all(hir);
+        if let Some(anchors) = anchors.as_ref().filter(|all| all.iter().all(Anchors::are_rare)) {
             return Self::Literals(anchors.clone());
         }
         let digits = digits(hir);
@@ -45,6 +46,13 @@ impl Seed {
             return Self::Foreign;
         }
         anchors.map_or(Self::Nothing, Self::Literals)
+    }
+}
+
+impl Seed {
+    /// Whether literals call for it.
+    pub(super) fn is_literal(&self) -> bool {
+        matches!(self, Self::Literals(_))
     }
 }
 
@@ -90,7 +98,8 @@ fn is_word(hir: &Hir) -> bool {
     match hir.kind() {
         HirKind::Class(Class::Unicode(class)) => class.ranges().iter().all(|range| {
             range.end().is_ascii()
-                && (range.start()..=range.end()).all(|one| u8::try_from(one).is_ok_and(is_of_run))
+                && (range.start()..=range.end())
+                    .all(|one| u8::try_from(one).is_ok_and(|byte| classes::is(byte, CODE)))
         }),
         HirKind::Capture(capture) => is_word(&capture.sub),
         _ => false,
@@ -111,10 +120,6 @@ fn is_foreign(hir: &Hir) -> bool {
     }
 }
 
-fn is_of_run(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-')
-}
-
 /// Places in a text where patterns without literals may match, found in one pass.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -127,23 +132,21 @@ impl Places {
     pub(super) fn of(text: &str, from: usize) -> Self {
         let mut places = Self { is_ascii: text.is_ascii(), ..Self::default() };
         let mut run = from;
-        for (at, byte) in text.bytes().enumerate().skip(from) {
-            if byte.is_ascii_digit() {
+        let bytes = text.as_bytes().get(from..).unwrap_or_default();
+        for (at, byte) in (from..).zip(bytes) {
+            if classes::is(*byte, DIGIT) {
                 places.digits.push(at);
-            }
-            if !is_of_run(byte) {
-                places.end_run(run..at);
+            } else if !classes::is(*byte, CODE) {
+                if at - run >= RUN_MIN {
+                    places.runs.push(run..at);
+                }
                 run = at + 1;
             }
         }
-        places.end_run(run..text.len());
-        places
-    }
-
-    fn end_run(&mut self, run: Range<usize>) {
-        if run.len() >= RUN_MIN {
-            self.runs.push(run);
+        if text.len().saturating_sub(run) >= RUN_MIN {
+            places.runs.push(run..text.len());
         }
+        places
     }
 
     /// The stretches in which a match of at most `bytes_max` bytes may stand.
@@ -199,7 +202,9 @@ mod tests {
     #[test]
     fn what_every_match_contains() {
         let literals = |regex: &str| match Seed::of(&regex_syntax::parse(regex).unwrap()) {
-            Seed::Literals(anchors) => anchors.literals,
+            Seed::Literals(anchors) => {
+                anchors.into_iter().flat_map(|one| one.literals).collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(literals("ghp_[A-Za-z0-9]{36}"), ["ghp_"]);
@@ -219,9 +224,9 @@ mod tests {
     fn stretches_hold_every_place_a_match_may_stand() {
         let text = "in 2024 call 555 010 1234 or x";
         let places = Places::of(text, 0);
-        assert_eq!(places.stretches(&Seed::Digits(10), 14, text.len()), [11..27]);
+        assert_eq!(places.stretches(&Seed::Digits(10), 14, text.len()), vec![11..27]);
         assert_eq!(places.stretches(&Seed::Digits(15), 20, text.len()), [0..0; 0]);
         assert_eq!(places.stretches(&Seed::Foreign, 20, text.len()), [0..0; 0]);
-        assert_eq!(Places::of("é", 0).stretches(&Seed::Foreign, 20, 2), [0..2]);
+        assert_eq!(Places::of("é", 0).stretches(&Seed::Foreign, 20, 2), vec![0..2]);
     }
 }

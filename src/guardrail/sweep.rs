@@ -7,25 +7,37 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use aho_corasick::Input;
+use regex_automata::{Anchored, Input};
 
 use super::compile::{CONTEXT_BYTES_MAX, Guardrails, Pattern, Use};
 use super::rule::{Action, Mode};
 use super::scan::{Finding, Resume, RuleSet, What};
-use super::seeds::{Places, Seed, stretch};
+use super::seeds::{self, Seed, stretch};
+use super::validate::Validate;
 use super::verify::{begins_word, entropy, has_word, splits_word};
 
 /// How many shorter matches are tried where the longest is cut out of a word.
 const SHORTER_MAX: usize = 16;
 /// Bytes that expressions may read: so many for a text of any length, and so many for each of its bytes.
-const WORK_BYTES: usize = 128 * 1024;
-const WORK_A_BYTE: usize = 40;
+const WORK_BYTES: usize = 96 * 1024;
+const WORK_A_BYTE: usize = 24;
 
+/// What trying a pattern from one byte on counts for.
+const WORK_OF_START: usize = 64;
 /// How many times slower a group is found than a match.
 const GROUP_COST: usize = 16;
 
-/// By pattern, the text around its anchors.
-type Stretches = BTreeMap<usize, Vec<Range<usize>>>;
+/// By pattern, where it may match.
+type Candidates = BTreeMap<usize, Places>;
+
+/// Where a pattern may match.
+#[derive(Debug)]
+enum Places {
+    /// Anywhere in these stretches.
+    In(Vec<Range<usize>>),
+    /// From these bytes on.
+    From(Vec<usize>),
+}
 
 /// Where a sweep begins and whether the text is all there.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +89,101 @@ impl Work {
     }
 }
 
+impl Places {
+    /// Adds what a literal calls for.
+    fn add(
+        &mut self,
+        pattern: &Pattern,
+        stood: &Stood,
+        hit: Range<usize>,
+        (reach, len): ((usize, usize), usize),
+    ) {
+        match self {
+            Self::In(stretches) => stretch(stretches, hit, reach, len),
+            Self::From(starts) => {
+                let places = pattern.beginnings.iter().flatten();
+                let near = places.flat_map(|place| stood.near(*place, hit.start, (reach.0, 0)));
+                starts.extend(near.map(|start| *start as usize));
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        if let Self::From(starts) = self {
+            starts.sort_unstable();
+            starts.dedup();
+        }
+    }
+}
+
+/// Where literals stood, by their place in `needs`; first as they come, then sorted.
+struct Stood {
+    /// By place, which of the lists is its own.
+    lists: Vec<u32>,
+    /// By list, how many entries it has; then, where it ends among the starts.
+    ends: Vec<u32>,
+    /// List and start, as they come.
+    entries: Vec<(u32, u32)>,
+    /// The starts of all lists, one list behind the other, each in the order of the text.
+    starts: Vec<u32>,
+}
+
+/// No list.
+const NONE: u32 = u32::MAX;
+
+impl Stood {
+    fn new(places: usize) -> Self {
+        let (ends, entries, starts) = (Vec::new(), Vec::new(), Vec::new());
+        Self { lists: vec![NONE; places], ends, entries, starts }
+    }
+
+    fn push(&mut self, place: usize, start: usize) {
+        let Some(list) = self.lists.get_mut(place) else { return };
+        if *list == NONE {
+            *list = u32::try_from(self.ends.len()).unwrap_or(NONE);
+            self.ends.push(0);
+        }
+        if let Some(count) = self.ends.get_mut(*list as usize) {
+            *count += 1;
+        }
+        self.entries.push((*list, u32::try_from(start).unwrap_or(u32::MAX)));
+    }
+
+    /// Everything has come.
+    fn sort(&mut self) {
+        let mut end = 0;
+        for count in &mut self.ends {
+            (end, *count) = (end + *count, end);
+        }
+        self.starts.resize(self.entries.len(), 0);
+        for (list, start) in &self.entries {
+            let Some(next) = self.ends.get_mut(*list as usize) else { continue };
+            if let Some(slot) = self.starts.get_mut(*next as usize) {
+                *slot = *start;
+            }
+            *next += 1;
+        }
+    }
+
+    fn list(&self, place: usize) -> &[u32] {
+        let Some(list) = self.lists.get(place).copied().filter(|list| *list != NONE) else {
+            return &[];
+        };
+        let list = list as usize;
+        let first = list.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        let end = self.ends.get(list).copied().unwrap_or(0);
+        self.starts.get(first.unwrap_or(0) as usize..end as usize).unwrap_or_default()
+    }
+
+    /// Where a literal began, at most so far before a byte and so far behind it.
+    fn near(&self, place: usize, at: usize, (before, behind): (usize, usize)) -> &[u32] {
+        let list = self.list(place);
+        let from = list.partition_point(|start| (*start as usize) + before < at);
+        let to = list.partition_point(|start| (*start as usize) <= at + behind);
+        list.get(from..to).unwrap_or_default()
+    }
+}
+
 impl Guardrails {
     /// Findings in a view that are decided, and from where on it is undecided. `resume` holds, by
     /// pattern, where its next match may begin.
@@ -87,12 +194,12 @@ impl Guardrails {
         resume: &mut Resume,
         work: &mut Work,
     ) -> (Vec<Finding>, Undecided) {
-        let (mut findings, mut stretches) = self.literals(view, rules);
-        self.seed(view, rules, &mut stretches);
-        for (index, stretches) in &stretches {
+        let (mut findings, mut candidates) = self.literals(view, rules);
+        self.seed(view, rules, &mut candidates);
+        for (index, places) in &candidates {
             let Some(pattern) = self.patterns.get(*index) else { continue };
             let from = resume.get(index).copied().unwrap_or(0).max(view.from);
-            let (spans, is_done) = pattern.matches(view.text, from, stretches, work);
+            let (spans, is_done) = pattern.matches(view.text, from, places, work);
             findings.extend(spans.into_iter().map(|span| Finding {
                 start: span.start,
                 end: span.end,
@@ -126,17 +233,17 @@ impl Guardrails {
     }
 
     /// Findings of literals, and by pattern the stretches around its anchors.
-    fn literals(&self, view: View<'_>, rules: &RuleSet) -> (Vec<Finding>, Stretches) {
+    fn literals(&self, view: View<'_>, rules: &RuleSet) -> (Vec<Finding>, Candidates) {
         let mut findings = Vec::new();
-        let mut stretches = Stretches::new();
-        let Some(automaton) = &self.literals else { return (findings, stretches) };
-        let input = Input::new(view.text).range(view.from..);
-        // By place in `needs`, where the literal began the last time.
-        let mut last: Vec<Option<usize>> = vec![None; self.needed];
+        let mut candidates = Candidates::new();
+        let Some(automaton) = &self.literals else { return (findings, candidates) };
+        let input = aho_corasick::Input::new(view.text).range(view.from..);
+        let mut calls: Vec<((usize, usize), Range<usize>)> = Vec::new();
+        let mut stood = Stood::new(self.needed);
         for hit in automaton.find_overlapping_iter(input) {
             let literal = hit.pattern().as_usize();
-            if let Some(slot) = self.needs.get(literal).copied().flatten().and_then(|at| last.get_mut(at)) {
-                *slot = Some(hit.start());
+            if let Some(place) = self.needs.get(literal).copied().flatten() {
+                stood.push(place, hit.start());
             }
             for purpose in self.uses.get(literal).into_iter().flatten() {
                 match *purpose {
@@ -147,31 +254,41 @@ impl Guardrails {
                         }
                     }
                     Use::Literal(_) => {}
-                    Use::Anchor(index) => {
-                        if let Some(pattern) = self.applying(index, rules)
-                            && pattern.is_called(hit.start(), &last)
-                        {
-                            let Seed::Literals(anchors) = &pattern.engine.seed else { continue };
-                            let stretches = stretches.entry(index).or_default();
-                            stretch(stretches, hit.range(), anchors.reach, view.text.len());
-                        }
-                    }
+                    Use::Anchor(index, branch) => calls.push(((index, branch), hit.range())),
                 }
             }
         }
-        (findings, stretches)
+        stood.sort();
+        for ((index, branch), hit) in calls {
+            let Some(pattern) = self.applying(index, rules) else { continue };
+            let Seed::Literals(anchors) = &pattern.engine.seed else { continue };
+            let others = pattern.others.get(branch).into_iter().flatten();
+            let is_near = |(places, reach): &(Vec<usize>, (usize, usize))| {
+                places.iter().any(|place| !stood.near(*place, hit.start, *reach).is_empty())
+            };
+            if others.into_iter().all(is_near)
+                && let Some(anchors) = anchors.get(branch)
+            {
+                let place = candidates.entry(index).or_insert_with(|| pattern.places());
+                place.add(pattern, &stood, hit, (anchors.reach, view.text.len()));
+            }
+        }
+        for places in candidates.values_mut() {
+            places.sort();
+        }
+        (findings, candidates)
     }
 
     /// The stretches of patterns that no literal calls for.
-    fn seed(&self, view: View<'_>, rules: &RuleSet, stretches: &mut Stretches) {
+    fn seed(&self, view: View<'_>, rules: &RuleSet, candidates: &mut Candidates) {
         let mut places = None;
         for index in &self.seeded {
             let Some(pattern) = self.applying(*index, rules) else { continue };
             let (seed, bytes_max) = (&pattern.engine.seed, pattern.engine.bytes_max);
-            let places = places.get_or_insert_with(|| Places::of(view.text, view.from));
+            let places = places.get_or_insert_with(|| seeds::Places::of(view.text, view.from));
             let of_seed = places.stretches(seed, bytes_max, view.text.len());
             if !of_seed.is_empty() {
-                stretches.insert(*index, of_seed);
+                candidates.insert(*index, Places::In(of_seed));
             }
         }
     }
@@ -221,7 +338,8 @@ impl Guardrails {
     /// Whether what a rule finds is more than reported.
     fn acts(&self, rule: usize, action: Option<Action>) -> bool {
         self.rules().get(rule).is_some_and(|rule| {
-            rule.config.mode == Mode::Enforce && action.unwrap_or_else(|| rule.action()) != Action::Warn
+            rule.config.mode == Mode::Enforce
+                && action.unwrap_or_else(|| rule.action()) != Action::Warn
         })
     }
 
@@ -242,45 +360,66 @@ impl Guardrails {
 }
 
 impl Pattern {
-    /// Whether what must stand before a literal that calls for it does.
-    fn is_called(&self, at: usize, last: &[Option<usize>]) -> bool {
-        self.before.iter().all(|(literals, reach)| {
-            let stood = |place: &usize| last.get(*place).copied().flatten();
-            literals.iter().filter_map(stood).any(|start| start + reach >= at)
-        })
+    /// No places yet, of the kind that this pattern has.
+    fn places(&self) -> Places {
+        match &self.beginnings {
+            Some(_) => Places::From(Vec::new()),
+            None => Places::In(Vec::new()),
+        }
     }
 
-    /// Whole, valid matches that begin at or behind `from` inside the stretches; and whether all of them
-    /// were read.
+    /// Whole, valid matches that begin at or behind `from` in these places; and whether all of them were
+    /// read.
     fn matches(
         &self,
         text: &str,
         from: usize,
-        stretches: &[Range<usize>],
+        places: &Places,
         work: &mut Work,
     ) -> (Vec<Range<usize>>, bool) {
         let mut found = Vec::new();
         // One that cannot be built has not looked, unless it is only turned.
         let Some(regex) = self.engine.regex() else { return (found, self.is_turned) };
         let mut at = from;
-        for stretch in stretches {
-            at = ceil_char(text, at.max(stretch.start));
-            let end = ceil_char(text, stretch.end);
-            while at < end {
-                let hit = text.get(..end).and_then(|text| regex.find_at(text, at));
-                let read = hit.map_or(end, |hit| hit.end()) - at;
-                if !work.allows(read) {
-                    return (found, false);
-                }
-                let Some(hit) = hit else { break };
-                match self.whole(text, hit.range(), work) {
-                    Some(span) => {
-                        at = span.end.max(hit.start() + 1);
+        match places {
+            Places::From(starts) => {
+                for start in starts {
+                    if *start < at || (self.config.whole_word && !begins_word(text, *start)) {
+                        continue;
+                    }
+                    let end = ceil_char(text, start + self.engine.bytes_max);
+                    let input = Input::new(text).range(*start..end).anchored(Anchored::Yes);
+                    if !work.allows(WORK_OF_START) {
+                        return (found, false);
+                    }
+                    let Some(hit) = regex.find(input) else { continue };
+                    if let Some(span) = self.whole(text, hit.range(), work) {
+                        at = span.end.max(start + 1);
                         found.push(span);
                     }
-                    None => at = hit.start() + 1,
                 }
-                at = ceil_char(text, at);
+            }
+            Places::In(stretches) => {
+                for stretch in stretches {
+                    at = ceil_char(text, at.max(stretch.start));
+                    let end = ceil_char(text, stretch.end);
+                    while at < end {
+                        let hit = regex.find(Input::new(text).range(at..end));
+                        let read = hit.map_or(end, |hit| hit.end()) - at;
+                        if !work.allows(read) {
+                            return (found, false);
+                        }
+                        let Some(hit) = hit else { break };
+                        match self.whole(text, hit.range(), work) {
+                            Some(span) => {
+                                at = span.end.max(hit.start() + 1);
+                                found.push(span);
+                            }
+                            None => at = hit.start() + 1,
+                        }
+                        at = ceil_char(text, at);
+                    }
+                }
             }
         }
         (found, true)
@@ -288,18 +427,21 @@ impl Pattern {
 
     /// What is found in a match, or in the longest shorter one from the same start that is whole and valid.
     fn whole(&self, text: &str, mut span: Range<usize>, work: &mut Work) -> Option<Range<usize>> {
-        for _ in 0..SHORTER_MAX {
+        // What begins in the middle of a word, or without its context, does so however short it is.
+        if (self.config.whole_word && !begins_word(text, span.start))
+            || (!self.config.context.is_empty() && !self.has_context(text, span.start))
+        {
+            return None;
+        }
+        let is_cut = self.config.validate.is_none_or(Validate::holds_for_parts);
+        for _ in 0..if is_cut { SHORTER_MAX } else { 1 } {
             if let Some(found) = self.accepts(text, &span, work) {
                 return Some(found);
             }
             let end = text.floor_char_boundary(span.end.checked_sub(1)?);
             work.allows(end.saturating_sub(span.start)).then_some(())?;
-            let shorter =
-                text.get(..end).and_then(|text| self.engine.regex()?.find_at(text, span.start))?;
-            if shorter.start() != span.start {
-                return None;
-            }
-            span = shorter.range();
+            let input = Input::new(text).range(span.start..end).anchored(Anchored::Yes);
+            span = self.engine.regex()?.find(input)?.range();
         }
         None
     }
@@ -318,14 +460,16 @@ impl Pattern {
         let matched = text.get(found.clone())?;
         let config = &self.config;
         let holds = config.validate.is_none_or(|validate| validate.accepts(matched))
-            && config.entropy_min.is_none_or(|least| entropy(matched) >= least)
-            && (config.context.is_empty() || self.has_context(text, span.start));
+            && config.entropy_min.is_none_or(|least| entropy(matched) >= least);
         holds.then_some(found)
     }
 
     fn group(&self, text: &str, span: &Range<usize>) -> Option<Range<usize>> {
-        let captures = self.engine.regex()?.captures_at(text.get(..span.end)?, span.start)?;
-        Some(captures.get(1).map_or(span.clone(), |group| group.range()))
+        let regex = self.engine.regex()?;
+        let mut captures = regex.create_captures();
+        let input = Input::new(text).range(span.clone()).anchored(Anchored::Yes);
+        regex.captures(input, &mut captures);
+        Some(captures.get_group(1).map_or(span.clone(), |group| group.range()))
     }
 
     fn has_context(&self, text: &str, start: usize) -> bool {

@@ -132,7 +132,11 @@ fn refuses_what_it_could_not_keep() {
         (json!({"patterns": [{"entity": "e"}]}), "patterns[0]", "regex or phrase"),
         (json!({"literals": ["a"], "allow": [{"text": "a", "reason": " "}]}), "allow[0]", "reason"),
         (json!({"literals": ["a"], "sample_percent": 101}), "sample_percent", "100"),
-        (json!({"literals": ["a"], "redact": {"reversible": true}}), "redact.reversible", "placeholder"),
+        (
+            json!({"literals": ["a"], "redact": {"reversible": true}}),
+            "redact.reversible",
+            "placeholder",
+        ),
     ] {
         let error = Guardrails::compile(vec![rule("r", true, config.clone())]).unwrap_err();
         assert_eq!(error.place, place, "{config}");

@@ -106,6 +106,12 @@ pub enum Validate {
 }
 
 impl Validate {
+    /// Whether a shorter match may be tried where the longest fails: a placeholder is cut until it no longer
+    /// looks like one.
+    pub(super) fn holds_for_parts(self) -> bool {
+        !matches!(self, Self::Secret | Self::Password)
+    }
+
     /// Whether what was matched can be the real thing.
     pub(super) fn accepts(self, matched: &str) -> bool {
         let holds: fn(&str) -> bool = match self {
@@ -156,7 +162,8 @@ impl Validate {
             Self::Secret => token::secret,
             Self::Password => token::password,
         };
-        holds(matched)
+        // What goes on in the next line is another number.
+        !matched.contains(['\n', '\r']) && holds(matched)
     }
 }
 

@@ -35,11 +35,7 @@ pub(super) fn entropy(text: &str) -> f64 {
         *counts.entry(letter).or_insert(0_u32) += 1;
     }
     let all: f64 = counts.values().map(|count| f64::from(*count)).sum();
-    counts
-        .values()
-        .map(|count| f64::from(*count) / all)
-        .map(|share| -share * share.log2())
-        .sum()
+    counts.values().map(|count| f64::from(*count) / all).map(|share| -share * share.log2()).sum()
 }
 
 #[cfg(test)]

@@ -85,12 +85,10 @@ impl Window {
             tail.text.push_str(&reader.take(!open));
             let firm = tail.text.len();
             let (of_read, of_tail) = tail.advance(guardrails, rules, (open, firm));
-            findings.extend(of_read.into_iter().filter_map(|one| back(one, reader.origin())));
+            findings.extend(of_read.iter().filter_map(|one| back(one, reader.origin())));
             let end = tail.base + tail.text.len();
-            let in_written = |at: usize| match at < end {
-                true => reader.origin().start(at),
-                false => reader.undecided(),
-            };
+            let in_written =
+                |at: usize| if at < end { reader.origin().start(at) } else { reader.undecided() };
             undecided.enforced = undecided.enforced.min(in_written(of_tail.enforced));
             reader.forget(tail.base);
         }
@@ -116,7 +114,8 @@ impl Tail {
         let mut resume: Resume =
             self.resume.iter().map(|(one, at)| (*one, at.saturating_sub(self.base))).collect();
         let view = View { text: &self.text, from: self.from, open, firm };
-        let (mut findings, undecided) = guardrails.sweep(view, rules, &mut resume, &mut Work::of(&self.text));
+        let (mut findings, undecided) =
+            guardrails.sweep(view, rules, &mut resume, &mut Work::of(&self.text));
         for finding in &mut findings {
             finding.start += self.base;
             finding.end += self.base;
@@ -126,8 +125,7 @@ impl Tail {
             *kept = (*kept).max(at + self.base);
         }
         let Undecided { all, enforced } = undecided;
-        let decided =
-            Undecided { all: all + self.base, enforced: enforced + self.base };
+        let decided = Undecided { all: all + self.base, enforced: enforced + self.base };
         self.forget(all);
         (findings, decided)
     }

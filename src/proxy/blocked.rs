@@ -36,7 +36,9 @@ impl Blocked {
         let arrived = &planned.identified.arrived;
         let rules: BTreeSet<String> = placed
             .iter()
-            .filter(|one| guardrails.action(&one.finding).is_some_and(|action| action != Action::Warn))
+            .filter(|one| {
+                guardrails.action(&one.finding).is_some_and(|action| action != Action::Warn)
+            })
             .filter_map(|one| guardrails.rules().get(one.finding.rule))
             .map(|rule| rule.name.clone())
             .collect();

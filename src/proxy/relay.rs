@@ -144,7 +144,10 @@ async fn held(
 }
 
 /// What was taken out of the request, where the answer repeats it.
-fn restored<'v>(vault: &'v Vault, segments: &'v [text::Segment]) -> impl Iterator<Item = Hole> + 'v {
+fn restored<'v>(
+    vault: &'v Vault,
+    segments: &'v [text::Segment],
+) -> impl Iterator<Item = Hole> + 'v {
     segments.iter().enumerate().flat_map(|(index, segment)| {
         vault.restore(&segment.text).into_iter().map(move |(span, value)| (index, span, value))
     })

@@ -185,10 +185,7 @@ pub(super) fn redactions(
 }
 
 /// The new text of every segment with a hole: segment, bytes of its text, what goes there.
-pub(super) fn fill(
-    segments: &[Segment],
-    holes: &[Hole],
-) -> Vec<(usize, String)> {
+pub(super) fn fill(segments: &[Segment], holes: &[Hole]) -> Vec<(usize, String)> {
     let mut edits: Vec<Vec<(Range<usize>, String)>> = vec![Vec::new(); segments.len()];
     for (segment, span, placeholder) in holes {
         if let Some(edits) = edits.get_mut(*segment) {

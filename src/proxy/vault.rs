@@ -29,7 +29,12 @@ impl Vault {
     }
 
     /// Takes a value in; gives what stands in its place.
-    pub(super) fn hide(&mut self, guardrails: &Guardrails, finding: &Finding, value: &str) -> String {
+    pub(super) fn hide(
+        &mut self,
+        guardrails: &Guardrails,
+        finding: &Finding,
+        value: &str,
+    ) -> String {
         let placeholder = guardrails.placeholder(finding, value, &self.salt);
         let is_known = self.kept.iter().any(|(known, _)| *known == placeholder);
         if guardrails.is_reversible(finding) && !is_known {
@@ -52,7 +57,9 @@ impl Vault {
     fn search(&self, text: &str, open: bool) -> (Restored, usize) {
         let mut found = Vec::new();
         let mut at = 0;
-        while let Some(start) = text.get(at..).and_then(|rest| rest.find(MARK)).map(|next| at + next) {
+        while let Some(start) =
+            text.get(at..).and_then(|rest| rest.find(MARK)).map(|next| at + next)
+        {
             let rest = text.get(start..).unwrap_or_default();
             let whole = self.kept.iter().find(|(placeholder, _)| begins(rest, placeholder));
             if let Some((placeholder, value)) = whole {
@@ -111,7 +118,8 @@ mod tests {
 
     #[test]
     fn values_come_back_however_the_text_is_cut() {
-        let (vault, text) = (vault(), "[x] to [EMAIL_0123abcd], [[phone_99999999]] [EMAIL_0123abce] [EMA");
+        let (vault, text) =
+            (vault(), "[x] to [EMAIL_0123abcd], [[phone_99999999]] [EMAIL_0123abce] [EMA");
         let whole = vault.restore(text);
         assert_eq!(whole.len(), 2);
         for first in 0..text.len() {
@@ -119,7 +127,9 @@ mod tests {
                 let mut restorer = Restorer::default();
                 let mut found = Vec::new();
                 let mut len = 0;
-                for piece in [&text[..first], &text[first..second], &text[second..]] {
+                let (before, after) = text.split_at(second);
+                let (before, between) = before.split_at(first);
+                for piece in [before, between, after] {
                     let (more, decided) = restorer.push(&vault, piece);
                     found.extend(more);
                     len += piece.len();

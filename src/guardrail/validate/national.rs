@@ -198,7 +198,7 @@ pub(super) fn codice_fiscale(text: &str) -> bool {
         _ => place(*letter),
     };
     let sum: u32 = rest.iter().enumerate().map(value).sum();
-    // Six letters of the names, then a year, a month, a day and a place; a letter may stand for a digit.
+    // Names, year, month, day, place; a letter may stand for a digit.
     let is_placed = |(at, letter): (usize, &char)| match at {
         0..=5 | 11 => letter.is_ascii_alphabetic(),
         8 => "ABCDEHLMPRST".contains(*letter),

@@ -173,8 +173,7 @@ impl FrameReader {
     /// Whether a last frame can follow what was sent. A stream that nobody inspects may stand in the
     /// middle of one.
     pub(super) fn can_end_here(&self) -> bool {
-        self.plan.looks()
-            || (self.frames.is_between_frames() && self.state == State::Reading)
+        self.plan.looks() || (self.frames.is_between_frames() && self.state == State::Reading)
     }
 
     /// The end of the process: the stream says so instead of being cut.
