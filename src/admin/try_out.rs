@@ -76,9 +76,8 @@ pub(super) struct Violation {
     kind: crate::guardrail::Kind,
     #[schema(value_type = super::guardrails::SeverityName)]
     severity: crate::guardrail::Severity,
-    /// `warn`, `redact` or `block`.
-    #[schema(value_type = String)]
-    action: crate::guardrail::Action,
+    /// `warn`, `redact` or `block`; with `shadow_` before it in shadow mode.
+    action: &'static str,
     entity: String,
     /// Where it was found: a variable, a message, or null for a text tried by itself.
     place: Option<String>,
@@ -94,7 +93,7 @@ fn violation(guardrails: &Guardrails, finding: &Finding, place: Option<&str>) ->
         guardrail: rule.name.clone(),
         kind: rule.kind,
         severity: rule.severity,
-        action: rule.action(),
+        action: guardrails.effect(finding),
         entity: guardrails.entity(finding).to_owned(),
         place: place.map(str::to_owned),
         start: finding.start,

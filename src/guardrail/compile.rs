@@ -244,6 +244,17 @@ impl Guardrails {
         Some(if action == Action::Redact && !has_span { Action::Block } else { action })
     }
 
+    /// The word in records and metrics for what a finding does, or would do.
+    pub fn effect(&self, finding: &Finding) -> &'static str {
+        let Some(action) = self.would(finding) else { return "warn" };
+        match (self.action(finding), action) {
+            (Some(_), action) => action.name(),
+            (None, Action::Warn) => "shadow_warn",
+            (None, Action::Redact) => "shadow_redact",
+            (None, Action::Block) => "shadow_block",
+        }
+    }
+
     /// Whether a finding is one that its guardrail never reports.
     pub(super) fn is_allowed(&self, finding: &Finding, matched: &str) -> bool {
         let allows = self.allows.get(finding.rule).map(Vec::as_slice).unwrap_or_default();

@@ -235,15 +235,23 @@ fn begins_escape(rest: &str) -> bool {
         .any(|end| rest.get(..end).and_then(escape_at_end).is_some_and(|(start, _)| start == 0))
 }
 
-/// Where an escape begins that the end of a text may be the beginning of; the end if there is none.
+/// Where an escape begins that the end of a text may be the beginning of; the end if there is none. What
+/// comes of one escape may be the end of another that stands before it.
 pub(super) fn unfinished(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let first = bytes.len().saturating_sub(ESCAPE_BYTES_MAX);
-    let tail = bytes.get(first..).unwrap_or_default();
-    let starts = tail.iter().enumerate().filter(|(_, byte)| matches!(byte, b'%' | b'&' | b'\\'));
-    let mut unfinished =
-        starts.filter(|(at, _)| tail.get(*at..).is_some_and(could_be_escape)).map(|(at, _)| at);
-    unfinished.next().map_or(bytes.len(), |at| first + at)
+    let mut end = text.len();
+    while let Some(start) = unfinished_before(text.as_bytes(), end) {
+        end = start;
+    }
+    end
+}
+
+/// Where an escape begins that ends, unfinished, at a byte.
+fn unfinished_before(bytes: &[u8], end: usize) -> Option<usize> {
+    let first = end.saturating_sub(ESCAPE_BYTES_MAX);
+    (first..end).find(|at| {
+        matches!(bytes.get(*at), Some(b'%' | b'&' | b'\\'))
+            && bytes.get(*at..end).is_some_and(could_be_escape)
+    })
 }
 
 /// Whether some continuation of these bytes is an escape from their first byte on.

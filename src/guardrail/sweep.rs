@@ -306,25 +306,27 @@ impl Guardrails {
         if !view.open {
             return undecided;
         }
+        // What is not firm may vanish: what is before it may grow by what comes then.
+        let text = view.text.get(..view.firm).unwrap_or_default();
         let bytes_max = self.literal_bytes_max.max(self.pattern_bytes_max);
-        for start in starts(view, view.from, bytes_max) {
+        for start in starts(text, view.from, bytes_max) {
             let mut grows = |is_enforced: bool| {
                 undecided.all = undecided.all.min(start);
                 if is_enforced {
                     undecided.enforced = undecided.enforced.min(start);
                 }
             };
-            for rule in self.growing_literals(view.text, start) {
+            for rule in self.growing_literals(text, start) {
                 if rules.contains(rule) {
                     grows(self.acts(rule, None));
                 }
             }
-            let first = view.text.as_bytes().get(start).copied().map(usize::from);
+            let first = text.as_bytes().get(start).copied().map(usize::from);
             let beginning = first.and_then(|byte| self.beginning.get(byte));
             for index in beginning.into_iter().flatten() {
                 let Some(pattern) = self.applying(*index, rules) else { continue };
                 let from = resume.get(index).copied().unwrap_or(0);
-                if start >= from && pattern.grows(view.text, start) {
+                if start >= from && pattern.grows(text, start) {
                     grows(self.acts(pattern.rule, pattern.config.action));
                 }
             }
@@ -492,10 +494,10 @@ impl Pattern {
 
 /// Character boundaries in the last `bytes_max` bytes of an open text. A match of full length that
 /// ends with the text is among them: its right edge is not known yet.
-fn starts(view: View<'_>, from: usize, bytes_max: usize) -> impl Iterator<Item = usize> {
-    let end = view.text.len();
+fn starts(text: &str, from: usize, bytes_max: usize) -> impl Iterator<Item = usize> {
+    let end = text.len();
     let first = from.max(end.saturating_sub(bytes_max));
-    (first..end).filter(move |at| view.text.is_char_boundary(*at))
+    (first..end).filter(move |at| text.is_char_boundary(*at))
 }
 
 fn ceil_char(text: &str, at: usize) -> usize {

@@ -30,6 +30,12 @@ const OTHERS: &str = "*";
 /// Violations kept with their place; the reasons count all of them.
 const VIOLATIONS_MAX: usize = 100;
 
+/// What the effects of guardrails that only watch begin with.
+pub(super) const SHADOW: &str = "shadow_";
+
+/// How often a rule found what, with which effect.
+type Found<'f> = BTreeMap<(&'f str, &'f str), usize>;
+
 /// One call under way.
 #[derive(Debug)]
 pub(super) struct Exchange(Option<Box<Open>>);
@@ -145,15 +151,16 @@ impl Exchange {
             Direction::Request => "request",
             Direction::Response => "response",
         };
-        let mut found: BTreeMap<usize, BTreeMap<&str, usize>> = BTreeMap::new();
+        let mut found: BTreeMap<usize, Found<'_>> = BTreeMap::new();
         for finding in findings {
             let entities = found.entry(finding.rule).or_default();
-            *entities.entry(guardrails.entity(finding)).or_default() += 1;
+            let what = (guardrails.entity(finding), guardrails.effect(finding));
+            *entities.entry(what).or_default() += 1;
         }
         for (index, entities) in &found {
             let Some(rule) = guardrails.rules().get(*index) else { continue };
-            for entity in entities.keys() {
-                let what = [rule.name.as_str(), entity, direction, rule.action().name()];
+            for (entity, effect) in entities.keys() {
+                let what = [rule.name.as_str(), entity, direction, effect];
                 telemetry::events::violation(&open.execution.request_id, what);
             }
             open.execution.evaluated(&rule.name, direction, entities);
@@ -169,7 +176,7 @@ impl Exchange {
         let room = VIOLATIONS_MAX.saturating_sub(open.execution.guardrail_violations.len());
         for finding in findings.iter().take(room) {
             let Some(rule) = guardrails.rules().get(finding.rule) else { continue };
-            let action = rule.action().name();
+            let action = guardrails.effect(finding);
             open.execution.guardrail_violations.push(Violation {
                 rule_name: rule.name.clone(),
                 entity: guardrails.entity(finding).to_owned(),
@@ -269,9 +276,14 @@ impl Execution {
         }
     }
 
-    fn evaluated(&mut self, rule: &str, direction: &str, found: &BTreeMap<&str, usize>) {
-        let counts: Vec<String> =
-            found.iter().map(|(entity, count)| format!("{entity} ×{count}")).collect();
+    fn evaluated(&mut self, rule: &str, direction: &str, found: &Found<'_>) {
+        let count = |((entity, effect), count): (&(&str, &str), &usize)| {
+            // What only would have been done is told apart from what was.
+            let shadow =
+                if effect.starts_with(SHADOW) { format!(" ({effect})") } else { String::new() };
+            format!("{entity} ×{count}{shadow}")
+        };
+        let counts: Vec<String> = found.iter().map(count).collect();
         let reason = (!found.is_empty()).then(|| format!("{direction}: {}", counts.join(", ")));
         let known = self.guardrails_evaluated.iter_mut().find(|one| one.rule_name == rule);
         match known {

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, SHADOW};
 use super::headers;
 use crate::words::clock;
 
@@ -49,6 +49,7 @@ pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
         let found: BTreeSet<String> = execution
             .guardrail_violations
             .iter()
+            .filter(|violation| !violation.action.starts_with(SHADOW))
             .map(|violation| format!("{}={}", violation.rule_name, violation.action))
             .collect();
         let named = template.zip(execution.template_version);
