@@ -45,7 +45,7 @@ const ROWS_A_THREAD: usize = 2_000;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, is starting or stopping, or took too long.
-    #[error("the database cannot be reached: {0}")]
+    #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The local file cannot be used.
     #[error("the local file: {0}")]

@@ -201,9 +201,15 @@ pub(super) const EXECUTIONS: &str = "
      order by created_at desc, id desc
      limit $8";
 
-/// The number is this program's own; a transaction's lock needs no clean-up.
+/// The number is this program's own; a transaction's lock needs no clean-up. Waiting for another process's
+/// migration may take as long as that one; waiting for a table may not, because everybody who comes later
+/// waits behind it.
 pub(super) const LOCK_MIGRATIONS: &str = "
+    set local statement_timeout = '10min';
+    set local lock_timeout = 0;
+    set local idle_in_transaction_session_timeout = '1min';
     select pg_advisory_xact_lock(7120413300251);
+    set local lock_timeout = '30s';
     create table if not exists chaperone_migrations (
         version integer primary key,
         name text not null,
