@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chaperone::catalog::Version;
 use chaperone::catalog::definitions::{Definitions, TemplateDefinition};
 use chaperone::catalog::files::seeds;
 use chaperone::execution::{Evaluation, Execution, Outcome, Violation};
@@ -347,6 +348,32 @@ async fn a_change_is_whole_or_nothing() {
         );
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_has_one_hash_wherever_it_is_kept() {
+    let json = json!({
+        "id": uuid::Uuid::new_v4(), "name": "hashed", "version": 1, "template_text": "{zeta}{alpha}",
+        "variables": {"zeta": {"type": "string", "max_length": 10}, "alpha": "string"},
+        "model_config": {"topP": 1.0, "temperature": 0.25, "maxOutputTokens": 1e3,
+            "responseSchema": {"type": "OBJECT", "properties": {"b": {"type": "STRING"}, "a": {"type": "STRING"}}}},
+    });
+    let one: TemplateDefinition = serde_json::from_value(json).unwrap();
+    let hash = |definition: &TemplateDefinition| Version::compile(definition).unwrap().content_hash;
+    let (name, content) = puts(&[&one]).to_files().unwrap().pop().unwrap();
+    let mut read = Definitions::default();
+    read.add_file(&name, &content).unwrap();
+    assert_eq!(hash(&read.templates[0]), hash(&one), "a file");
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        store.commit(&Change { puts: puts(&[&one]), ..Change::default() }).await.unwrap();
+        let stored = store.changed(None).await.unwrap().definitions;
+        let stored = stored.templates.iter().find(|there| there.id == one.id).unwrap();
+        assert_eq!(hash(stored), hash(&one), "{}", store.kind());
+    })
+    .await;
+    let other = TemplateDefinition { model_config: serde_json::Map::new(), ..one.clone() };
+    assert_ne!(hash(&other), hash(&one));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -386,7 +386,9 @@ async fn runnable(admin: &Admin, definition: &ExperimentDefinition) -> Result<()
     let mut samples = None;
     for version in versions(admin, definition).await? {
         let shown = format!("{}@{}", version.name, version.version);
-        let compiled = check::template(&version)
+        // One that serves already has been let in, by the rules of its day.
+        let fit = if version.is_active { check::works } else { check::template };
+        let compiled = fit(&version)
             .map_err(|why| Problem::conflict(format!("{shown} does not work: {why}")))?;
         let declared = compiled.template.variables();
         let samples = samples.get_or_insert_with(|| check::samples(declared));

@@ -283,7 +283,7 @@ impl Version {
             number: definition.version,
             target: definition.target,
             template,
-            content_hash: digest::sha256_hex(content.to_string().as_bytes()),
+            content_hash: digest::sha256_hex(digest::canonical(&content).to_string().as_bytes()),
             model_config,
         })
     }

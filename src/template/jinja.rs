@@ -11,7 +11,7 @@ use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError};
+use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError, Used};
 
 /// Steps of the engine for one message.
 const FUEL: u64 = 50_000;
@@ -24,7 +24,7 @@ pub(super) struct Jinja {
 }
 
 impl Jinja {
-    pub(super) fn parse(text: &str, used: &mut BTreeSet<String>) -> Result<Self, SyntaxError> {
+    pub(super) fn parse(text: &str, used: &mut Used) -> Result<Self, SyntaxError> {
         let mut environment = environment();
         environment.add_template_owned(NAME, text.to_owned()).map_err(|error| refused(&error))?;
         let names = environment
@@ -33,7 +33,8 @@ impl Jinja {
             .undeclared_variables(false);
         let globals: BTreeSet<String> =
             environment.globals().map(|(name, _)| name.to_owned()).collect();
-        used.extend(names.into_iter().filter(|name| !globals.contains(name)));
+        let names = names.into_iter().filter(|name| !globals.contains(name));
+        used.extend(names.map(|name| (name.clone(), first_use(text, &name))));
         Ok(Self { environment })
     }
 
@@ -49,6 +50,41 @@ impl Jinja {
         String::from_utf8(output.0)
             .map_err(|_not_utf8| RenderError::Engine { what: "the output is not UTF-8".to_owned() })
     }
+}
+
+/// The byte where a name first stands in a tag, not as an attribute, a keyword argument or within quotes.
+/// The engine tells which names a text uses, not where.
+fn first_use(text: &str, name: &str) -> usize {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let bytes = text.as_bytes();
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or(b' ');
+    let (mut at, mut tag, mut quote) = (0, None, None);
+    while at < bytes.len() {
+        let here = byte(at);
+        match (tag, quote) {
+            (None, _) if here == b'{' && b"{%#".contains(&byte(at + 1)) => {
+                tag = Some(if byte(at + 1) == b'{' { b'}' } else { byte(at + 1) });
+                at += 1;
+            }
+            (None, _) => {}
+            (Some(_), Some(mark)) if here == b'\\' && mark != b'#' => at += 1,
+            (Some(_), Some(mark)) if here == mark => quote = None,
+            (Some(end), None) if here == end && byte(at + 1) == b'}' => tag = None,
+            (Some(end), None) if b"'\"".contains(&here) && end != b'#' => quote = Some(here),
+            (Some(end), None)
+                if end != b'#' && is_letter(here) && !is_letter(byte(at.wrapping_sub(1))) =>
+            {
+                let word = bytes.get(at..).unwrap_or_default();
+                let word = word.split(|one| !is_letter(*one)).next().unwrap_or_default();
+                if word == name.as_bytes() && byte(at.wrapping_sub(1)) != b'.' {
+                    return at;
+                }
+            }
+            (Some(_), _) => {}
+        }
+        at += 1;
+    }
+    0
 }
 
 fn environment() -> Environment<'static> {
