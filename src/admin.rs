@@ -11,6 +11,7 @@ mod executions;
 mod experiments;
 mod guardrails;
 mod health;
+mod json;
 mod lists;
 mod names;
 mod openapi;

@@ -203,7 +203,7 @@ pub(super) async fn read(
 /// An object with its tag, or 304 when the caller has it.
 pub(super) fn tagged(headers: &HeaderMap, etag: &str, body: &impl Serialize) -> Response {
     let has = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let mut response = if has.is_some_and(|has| call::names(has, etag)) {
+    let mut response = if has.is_some_and(|has| call::has(has, etag)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         axum::Json(body).into_response()
