@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Shared, Throttle};
+use crate::admin::{Admin, Shared, Throttle, Unfinished};
 use crate::config::Settings;
 use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
@@ -87,6 +87,7 @@ impl App {
             metrics,
             tokens: parts::tokens(&settings, &super_admin),
             throttle: Throttle::default(),
+            unfinished: Unfinished::default(),
             allowed_hosts: settings.control.allowed_hosts.clone(),
             draining: false.into(),
         });

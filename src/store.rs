@@ -25,7 +25,7 @@ use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
 use crate::words::telling::without_values;
-use audit::{AuditQuery, Chained};
+use audit::{AuditQuery, Chained, Head};
 use report::{Report, ReportQuery};
 
 pub use change::{Activation, Change, Done, Expect, Move};
@@ -126,6 +126,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Entries of the audit.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError>;
+
+    /// Where the audit's chain ends; `None` on a schema that does not note it yet.
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError>;
 
     /// What was done under an `Idempotency-Key`.
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError>;

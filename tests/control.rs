@@ -476,6 +476,16 @@ async fn the_audit_tells_who_did_what_and_shows_when_it_was_touched() {
         (&touched["chain"]["verified"], &touched["chain"]["broken_at"]),
         (&json!(false), &json!(sequence))
     );
+    // What is gone leaves no trace in the chain itself: its end is noted beside it.
+    for (gone, entries) in [
+        ("delete from prompt_audit where sequence = (select max(sequence) from prompt_audit)", 3),
+        ("truncate prompt_audit", 0),
+    ] {
+        database.execute(&format!("update prompt_audit set actor = 'super_admin'; {gone}")).await;
+        let cut = sidecar.must(200, "GET", "/audit", &Value::Null).await["chain"].clone();
+        assert_eq!((&cut["verified"], &cut["broken_at"]), (&json!(false), &Value::Null), "{cut}");
+        assert_eq!((&cut["entries"], &cut["written"]), (&json!(entries), &json!(4)), "{cut}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -666,6 +676,40 @@ async fn the_catalog_goes_into_files_and_comes_back() {
     std::fs::write(&broken, "+++\nname = 1\n+++\n").unwrap();
     let (ok, said) = command(&other, &["import", out]).await;
     assert!(!ok && said.contains("edges.v1.prompt"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_starts_what_an_earlier_one_held_back() {
+    let (_upstream, one) = pair().await;
+    let new = json!({"name": "tested", "template_text": "a"});
+    let first = one.must(201, "POST", "/templates", &new).await["id"].clone();
+    let path = format!("/templates/{}", first.as_str().unwrap());
+    let second = one.must(201, "PUT", &path, &json!({"template_text": "b"})).await["id"].clone();
+    one.must(200, "POST", &format!("{path}/activate"), &Value::Null).await;
+    let test = json!({"name": "running", "template_name": "tested", "control_template_id": first,
+        "variant_template_ids": [second], "traffic_split": {"control": 50, "variant_a": 50}});
+    let id = one.must(201, "POST", "/ab-tests", &test).await["id"].as_str().unwrap().to_owned();
+    one.must(200, "POST", &format!("/ab-tests/{id}/start"), &Value::Null).await;
+    let files = TempDir::new();
+    let files = files.path().to_str().unwrap();
+    assert!(command(&one, &["export", files]).await.0);
+
+    let (_upstream, other) = pair().await;
+    for (arguments, hint, status) in [
+        (vec!["import", files], "experiment running of tenant default is a draft", "draft"),
+        (vec!["import", files], "experiment running of tenant default is a draft", "draft"),
+        (vec!["import", files, "--activate"], "made 2 changes", "active"),
+        (vec!["import", files, "--activate"], "made 0 changes", "active"),
+    ] {
+        let (ok, said) = command(&other, &arguments).await;
+        assert!(ok && said.contains(hint), "{arguments:?}: {said}");
+        let read = other.must(200, "GET", &format!("/ab-tests/{id}"), &Value::Null).await;
+        assert_eq!(read["status"], status, "{said}");
+    }
+    let end = json!({"reason": "done"});
+    other.must(200, "POST", &format!("/ab-tests/{id}/stop"), &end).await;
+    let (ok, said) = command(&other, &["import", files, "--activate"]).await;
+    assert!(ok && said.contains("made 0 changes"), "a completed one stays so: {said}");
 }
 
 /// Every file below a directory with its content; who made it and when may differ.

@@ -380,3 +380,88 @@ async fn a_statement_that_nobody_waits_for_ends_on_the_server_too() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_binary_on_the_schema_of_the_one_before() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    database.store().migrate_down(2).await.unwrap();
+    let data_dir = Arc::new(TempDir::new());
+    let start = || {
+        let options = Options::to(&upstream.url()).database(&database.url).toml(POLL);
+        Sidecar::start(options.data_dir(&data_dir))
+    };
+    let sidecar = start().await;
+    assert_eq!(sidecar.source().await, "database");
+    let traffic = Traffic::start(&sidecar);
+    traffic.flow().await;
+    heals(&sidecar).await;
+    let chain = sidecar.must(200, "GET", "/audit", &Value::Null).await["chain"].clone();
+    assert_eq!((&chain["verified"], &chain["written"]), (&json!(true), &Value::Null), "{chain}");
+    database.migrate().await;
+    let chain = sidecar.must(200, "GET", "/audit", &Value::Null).await["chain"].clone();
+    assert_eq!((&chain["verified"], &chain["written"]), (&json!(true), &json!(1)), "{chain}");
+    let calls = traffic.end().await;
+    all_are_stored(&sidecar, &database, calls).await;
+
+    // Two steps back is further than it can work with: it serves what it knows, and says what to do.
+    database.store().migrate_down(1).await.unwrap();
+    sidecar.stop().await.unwrap();
+    let sidecar = start().await;
+    assert_eq!(sidecar.source().await, "snapshot");
+    let traffic = Traffic::start(&sidecar);
+    traffic.flow().await;
+    is_told(&sidecar, "GET", "/templates", None, "chaperone migrate up").await;
+    let ready = sidecar.page("/readyz").await.json()["degraded"].to_string();
+    assert!(ready.contains("chaperone migrate up"), "{ready}");
+    database.migrate().await;
+    becomes(&sidecar, "database").await;
+    let more = traffic.end().await;
+    eventually("every call is a row", async || {
+        let rows = database.count("select count(*) from prompt_executions").await;
+        (usize::try_from(rows).unwrap() == calls + more).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_binary_on_the_schema_of_the_one_after() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    let sidecar =
+        Sidecar::start(Options::to(&upstream.url()).database(&database.url).toml(POLL)).await;
+    let traffic = Traffic::start(&sidecar);
+    traffic.flow().await;
+    // As a next migration would expand it, while calls flow.
+    for table in [
+        "prompt_templates",
+        "prompt_guardrails",
+        "ab_test_experiments",
+        "prompt_executions",
+        "prompt_audit",
+        "catalog_revision",
+        "prompt_template_activations",
+    ] {
+        let columns = "add column later text, add column always integer not null default 7";
+        database.execute(&format!("alter table {table} {columns}")).await;
+    }
+    database
+        .execute(
+            "create table something_new (id integer); \
+             insert into chaperone_migrations (version, name, checksum) values (99, 'next', 'x')",
+        )
+        .await;
+    traffic.flow().await;
+    heals(&sidecar).await;
+    let fresh = Sidecar::start(Options::to(&upstream.url()).database(&database.url)).await;
+    assert_eq!(fresh.source().await, "database");
+    let page = fresh.must(200, "GET", "/templates?name=made-afterwards", &Value::Null).await;
+    let path = format!("/templates/{}/activate", page["items"][0]["id"].as_str().unwrap());
+    fresh.must(200, "POST", &path, &Value::Null).await;
+    let audit = fresh.must(200, "GET", "/audit", &Value::Null).await;
+    assert_eq!(audit["chain"]["verified"], true);
+    let calls = traffic.end().await;
+    all_are_stored(&sidecar, &database, calls).await;
+    let state = database.store().migration_state().await.unwrap();
+    assert_eq!((state.is_current(), state.unknown), (true, vec![99]));
+}

@@ -26,7 +26,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use uuid::Uuid;
 
-use super::audit::{self, AuditQuery, Chained};
+use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
@@ -300,6 +300,17 @@ impl Store for Postgres {
         ];
         let rows = self.ask(ADMIN_DEADLINE, &sql::audit(query), &params).await?;
         rows.iter().map(|row| chained(row).map_err(|error| from_driver(&error))).collect()
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let rows = match self.ask(ADMIN_DEADLINE, audit::HEAD, &[]).await {
+            Err(StoreError::NotMigrated) => return Ok(None),
+            asked => asked?,
+        };
+        let head = |row: &tokio_postgres::Row| {
+            Ok(Head { entries: row.try_get(0)?, sequence: row.try_get(1)?, hash: row.try_get(2)? })
+        };
+        rows.first().map(head).transpose().map_err(|error| from_driver(&error))
     }
 
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError> {

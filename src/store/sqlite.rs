@@ -18,7 +18,7 @@ use rusqlite::types::Value as Field;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 use serde_json::Value;
 
-use super::audit::{self, AuditQuery, Chained};
+use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
@@ -195,6 +195,19 @@ impl Store for Sqlite {
             rows.collect()
         })
         .await
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let read = self.read(|connection| {
+            let head = |row: &rusqlite::Row<'_>| {
+                Ok(Head { entries: row.get(0)?, sequence: row.get(1)?, hash: row.get(2)? })
+            };
+            connection.query_row(audit::HEAD, [], head).optional()
+        });
+        match read.await {
+            Err(StoreError::NotMigrated) => Ok(None),
+            read => read,
+        }
     }
 
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError> {
