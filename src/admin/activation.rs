@@ -174,7 +174,7 @@ pub(super) async fn activate(
                 call: &call,
                 tenant: &tenant,
                 action: Move::Activate,
-                reason: why.reason,
+                reason: why.reason.clone(),
             };
             Ok(pointer.plan(from, Some(wanted), restores).unwrap_or_else(|| Plan::nothing(id)))
         })
@@ -236,7 +236,7 @@ pub(super) async fn deactivate(
                 )));
             }
             let restores = Some(from.definition.id);
-            let (action, reason) = (Move::Deactivate, why.reason);
+            let (action, reason) = (Move::Deactivate, why.reason.clone());
             let pointer = Pointer { call: &call, tenant: &tenant, action, reason };
             Ok(pointer.plan(Some(from), None, restores).unwrap_or_else(|| Plan::nothing(id)))
         })
@@ -290,7 +290,7 @@ pub(super) async fn rollback(
                 call: &call,
                 tenant: &tenant,
                 action: Move::Rollback,
-                reason: why.reason,
+                reason: why.reason.clone(),
             };
             Ok(pointer.plan(from, Some(to), restores).unwrap_or_else(|| Plan::nothing(object)))
         })
