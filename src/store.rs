@@ -15,6 +15,7 @@ pub mod sources;
 mod sqlite;
 mod tls;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -91,6 +92,23 @@ pub struct Changed {
     pub definitions: Definitions,
     /// How many there are in all, by [`Table::ALL`]: tells that rows were deleted.
     pub counts: [usize; 3],
+    /// Of the rows that were read, if the store has any.
+    pub marks: Marks,
+}
+
+/// What the store itself says of when a row was written, by id. A row with the same mark is the same,
+/// also where no trigger told its revision.
+#[derive(Debug, Clone, Default)]
+pub struct Marks(HashMap<Uuid, i64>);
+
+impl Marks {
+    /// These with `newer` in place of the old ones.
+    #[must_use]
+    pub fn updated(&self, newer: Self) -> Self {
+        let mut all = self.clone();
+        all.0.extend(newer.0);
+        all
+    }
 }
 
 /// What every store can do.
@@ -101,6 +119,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The definitions written after `since` (`None`: all), as of one moment.
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError>;
+
+    /// All definitions but those that are as these marks say, as of one moment.
+    async fn differing(&self, marks: &Marks) -> Result<Changed, StoreError>;
 
     /// A number that grows with every change of a definition.
     async fn revision(&self) -> Result<i64, StoreError>;

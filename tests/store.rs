@@ -384,8 +384,18 @@ async fn a_reader_is_told_what_changed_since_it_last_read() {
         assert_eq!(first.counts, [3, 3, 0]);
         let nothing = store.changed(Some(first.revision)).await.unwrap();
         assert_eq!((nothing.definitions.counts(), nothing.counts), ([0, 0, 0], [3, 3, 0]));
+        let same = store.differing(&first.marks).await.unwrap();
+        // A store without marks tells everything.
+        let all = if store.kind() == "sqlite" { [3, 3, 0] } else { [0, 0, 0] };
+        assert_eq!((same.definitions.counts(), same.counts), (all, [3, 3, 0]));
         let one = template("new", 1);
         store.commit(&Change { puts: puts(&[&one]), ..Change::default() }).await.unwrap();
+        let other = store.differing(&first.marks).await.unwrap();
+        assert_eq!(
+            (other.definitions.counts(), other.revision > first.revision),
+            ([all[0] + 1, all[1], 0], true)
+        );
+        assert!(other.definitions.templates.iter().any(|there| there.id == one.id));
         let more = store.changed(Some(first.revision)).await.unwrap();
         assert_eq!((more.definitions.counts(), more.counts), ([1, 0, 0], [4, 3, 0]));
         let edited = TemplateDefinition { description: Some("d".to_owned()), ..one };

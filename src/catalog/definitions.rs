@@ -263,17 +263,17 @@ fn updated<T: Definition>(old: &[Arc<T>], changes: Vec<Arc<T>>, whole: bool) -> 
     if changes.is_empty() && !whole {
         return old.to_vec();
     }
-    let mut known: HashMap<Uuid, &Arc<T>> = old.iter().map(|one| (one.id(), one)).collect();
-    let mut all: Vec<Arc<T>> = changes
-        .into_iter()
-        .map(|change| match known.remove(&change.id()) {
-            Some(same) if *same == change => same.clone(),
-            _ => change,
-        })
-        .collect();
-    if !whole {
-        all.extend(known.into_values().cloned());
-    }
+    let mut changed: HashMap<Uuid, Arc<T>> =
+        changes.into_iter().map(|one| (one.id(), one)).collect();
+    let mut all: Vec<Arc<T>> = Vec::with_capacity(old.len() + changed.len());
+    all.extend(old.iter().filter_map(|one| match changed.remove(&one.id()) {
+        Some(same) if same == *one => Some(one.clone()),
+        None if whole => None,
+        None => Some(one.clone()),
+        change => change,
+    }));
+    all.extend(changed.into_values());
+    // Next to nothing where little changed: what was there is in order.
     all.sort_by(|one, other| one.place().cmp(&other.place()));
     all
 }

@@ -30,7 +30,8 @@ use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, Done, ExecutionQuery, Row, RowQuery, Store, StoreError, Table, tls,
+    Activation, Change, Changed, Done, ExecutionQuery, Marks, Row, RowQuery, Store, StoreError,
+    Table, tls,
 };
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
@@ -156,7 +157,9 @@ impl Lent {
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
         let client = self.0.as_ref().ok_or_else(late)?;
         let answer = limits::query(client, deadline, sql, params).await;
-        if !answer.as_ref().is_err_and(is_stale) {
+        if answer.as_ref().is_err_and(is_stale) {
+            self.give_up();
+        } else {
             self.give_back();
         }
         answer.map_err(|error| from_driver(&error))
@@ -164,6 +167,13 @@ impl Lent {
 
     fn give_back(mut self) {
         drop(self.0.take());
+    }
+
+    /// Closes it, and those that wait in the pool: what is wrong with it is wrong with them.
+    fn give_up(self) {
+        if let Some(pool) = self.0.as_ref().and_then(Object::pool) {
+            pool.retain(|_, _| false);
+        }
     }
 }
 
@@ -183,25 +193,13 @@ impl Store for Postgres {
 
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
         let since = since.unwrap_or(-1);
-        let rows = self.query(&sql::changed(), &[(&since, Type::INT8)]).await?;
-        let mut changed = Changed::default();
-        let mut of_table: [Vec<&str>; 3] = Default::default();
-        for row in &rows {
-            let (what, json): (&str, &str) = (
-                row.try_get(0).map_err(|error| from_driver(&error))?,
-                row.try_get(1).map_err(|error| from_driver(&error))?,
-            );
-            let table = Table::ALL.into_iter().zip(&mut of_table);
-            match (what, table.into_iter().find(|(table, _)| table.name() == what)) {
-                (_, Some((_, rows))) => rows.push(json),
-                ("counts", None) => changed.counts = serde_json::from_str(json).unwrap_or_default(),
-                (_, None) => changed.revision = json.parse().unwrap_or_default(),
-            }
-        }
-        for (table, rows) in Table::ALL.into_iter().zip(&of_table) {
-            changed.take(table, rows)?;
-        }
-        Ok(changed)
+        told(&self.query(&sql::changed(), &[(&since, Type::INT8)]).await?)
+    }
+
+    async fn differing(&self, marks: &Marks) -> Result<Changed, StoreError> {
+        let (ids, marks): (Vec<Uuid>, Vec<i64>) = marks.0.iter().unzip();
+        let params: [Param<'_>; 2] = [(&ids, Type::UUID_ARRAY), (&marks, Type::INT8_ARRAY)];
+        told(&self.query(&sql::differing(), &params).await?)
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
@@ -266,7 +264,9 @@ impl Store for Postgres {
             let mut lent = Lent::new(self.connection().await?);
             let connection = lent.0.as_mut().ok_or_else(late)?;
             let written = self.write(connection, change, deadline).await;
-            if !matches!(written, Err(StoreError::Unavailable(_))) {
+            if matches!(written, Err(StoreError::Unavailable(_))) {
+                lent.give_up();
+            } else {
                 lent.give_back();
             }
             written
@@ -340,6 +340,31 @@ impl Store for Postgres {
     async fn migrate_down(&self, to: i32) -> Result<Migrated, StoreError> {
         self.run_down(to).await
     }
+}
+
+/// Definitions from rows of what they are, their JSON, their id and their mark.
+fn told(rows: &[tokio_postgres::Row]) -> Result<Changed, StoreError> {
+    let driver = |error: tokio_postgres::Error| from_driver(&error);
+    let mut changed = Changed::default();
+    let mut of_table: [Vec<&str>; 3] = Default::default();
+    for row in rows {
+        let (what, json): (&str, &str) =
+            (row.try_get(0).map_err(driver)?, row.try_get(1).map_err(driver)?);
+        let table = Table::ALL.into_iter().zip(&mut of_table);
+        match (what, table.into_iter().find(|(table, _)| table.name() == what)) {
+            (_, Some((_, rows))) => {
+                rows.push(json);
+                let (id, mark) = (row.try_get(2).map_err(driver)?, row.try_get(3).map_err(driver)?);
+                changed.marks.0.insert(id, mark);
+            }
+            ("counts", None) => changed.counts = serde_json::from_str(json).unwrap_or_default(),
+            (_, None) => changed.revision = json.parse().unwrap_or_default(),
+        }
+    }
+    for (table, rows) in Table::ALL.into_iter().zip(&of_table) {
+        changed.take(table, rows)?;
+    }
+    Ok(changed)
 }
 
 fn chained(row: &tokio_postgres::Row) -> Result<Chained, tokio_postgres::Error> {

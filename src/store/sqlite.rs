@@ -22,7 +22,7 @@ use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Row, RowQuery, Store,
+    Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Marks, Row, RowQuery, Store,
     StoreError, Table,
 };
 use crate::execution::Execution;
@@ -93,6 +93,11 @@ impl Store for Sqlite {
 
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
         Self::on(&self.catalog, move |connection| changed(connection, since)).await
+    }
+
+    /// Everything: its rows have no marks, and are near.
+    async fn differing(&self, _marks: &Marks) -> Result<Changed, StoreError> {
+        self.changed(None).await
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {

@@ -4,24 +4,39 @@ use crate::store::Table;
 use crate::store::audit::AuditQuery;
 use crate::store::columns::{Column, Shape};
 
-/// Everything a catalog is compiled from in one statement, and so as of one moment: a word for each
-/// row, and the row. Counters are left out: they change all the time and decide nothing.
+/// The rows above a revision.
 pub(super) fn changed() -> String {
+    told("revision > $1")
+}
+
+/// The rows without these marks. A mark is the transaction that wrote a row: every other way to find what
+/// changed relies on whoever changed it.
+pub(super) fn differing() -> String {
+    told(
+        "not exists (select from unnest($1, $2) as known (id, mark)
+                      where known.id = row.id and known.mark = row.xmin::text::bigint)",
+    )
+}
+
+/// What a catalog is compiled from, in one statement and so as of one moment: a word for each row, the
+/// row, its id, its mark. Counters are left out: they change all the time and decide nothing.
+fn told(which: &str) -> String {
     let rows = Table::ALL.map(|table| {
         let (name, columns) = (table.name(), selected(table.columns()));
         format!(
             " union all
-            select '{name}', row_to_json(one)::text
-              from (select {columns} from {name} where revision > $1) one"
+            select '{name}', row_to_json(one)::text, row.id, row.xmin::text::bigint
+              from {name} row cross join lateral (select {columns}) one
+             where {which}"
         )
     });
     format!(
-        "select 'revision', revision::text from catalog_revision
+        "select 'revision', revision::text, null::uuid, null::bigint from catalog_revision
           union all
          select 'counts', json_build_array(
                     (select count(*) from prompt_templates),
                     (select count(*) from prompt_guardrails),
-                    (select count(*) from ab_test_experiments))::text{}",
+                    (select count(*) from ab_test_experiments))::text, null, null{}",
         rows.concat()
     )
 }
