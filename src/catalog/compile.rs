@@ -177,6 +177,13 @@ fn by_name<'d>(templates: &[Sourced<'d>]) -> Vec<(&'d str, Vec<Sourced<'d>>)> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut all: Vec<(&str, Vec<Sourced<'_>>)> = Vec::new();
     for (source, one) in templates {
+        // Most sources give the versions of a name one after the other.
+        if let Some((name, versions)) = all.last_mut()
+            && *name == one.name
+        {
+            versions.push((*source, one));
+            continue;
+        }
         let place = *places.entry(&one.name).or_insert(all.len());
         match all.get_mut(place) {
             Some((_, versions)) => versions.push((*source, one)),

@@ -83,6 +83,29 @@ fn experiments_must_name_working_versions() {
     assert_eq!(error.object, "experiment e");
 }
 
+#[test]
+fn changes_take_their_places_however_many_they_are() {
+    let versions = |numbers: &[u32], text: &str| {
+        let all: Vec<_> = numbers.iter().map(|number| template(*number, false, text)).collect();
+        with(&all, &json!([]))
+    };
+    let old = Definitions::default().updated(versions(&[2, 4, 6, 8], "a"), true);
+    for more in [vec![5, 1, 9, 4], (1..100).rev().collect::<Vec<u32>>()] {
+        let new = old.updated(versions(&more, "b"), false);
+        let mut numbers: Vec<u32> = more.iter().copied().chain([2, 4, 6, 8]).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let found: Vec<u32> = new.templates.iter().map(|one| one.version).collect();
+        assert_eq!(found, numbers);
+        for one in &new.templates {
+            assert_eq!(one.template_text == "b", more.contains(&one.version), "{}", one.version);
+        }
+        // What says the same stays the same object.
+        let same = new.updated(versions(&more, "b"), false);
+        assert!(same.templates.iter().zip(&new.templates).all(|(one, two)| Arc::ptr_eq(one, two)));
+    }
+}
+
 /// Built upon another catalog, with lesser sources.
 fn build(definitions: &Arc<Definitions>, tiers: &[Tier], previous: Option<&Catalog>) -> Catalog {
     let (source, now, generation) = (Source::Database, Timestamp::UNIX_EPOCH, 1);
