@@ -65,6 +65,29 @@ async fn before_during_and_after_the_migration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn four_sidecars_start_at_once_on_an_empty_database() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    let migrating = "[database]\nmigrate_at_start = true\n";
+    let starts = (0..4).map(|_| {
+        let options = Options::to(&upstream.url()).database(&database.url);
+        Sidecar::start(options.toml(migrating).toml(POLL))
+    });
+    let sidecars = futures_util::future::join_all(starts).await;
+    for sidecar in &sidecars {
+        becomes(sidecar, "database").await;
+        let answer = sidecar.say(crate::harness::GENERATE, &[], "hello").await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
+    let ran = database.count("select count(*) from chaperone_migrations").await;
+    assert_eq!(ran, 3, "every migration, once");
+    for (number, sidecar) in sidecars.iter().enumerate() {
+        let new = json!({"name": format!("of-{number}"), "template_text": "x"});
+        sidecar.must(201, "POST", "/templates", &new).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rolling_the_migration_back_and_forth() {
     let (upstream, database) = (Upstream::start().await, Database::new().await);
     database.migrate().await;
