@@ -133,6 +133,15 @@ pub enum RenderError {
     },
 }
 
+impl RenderError {
+    fn in_message(self, message: usize) -> Self {
+        match self {
+            Self::Engine { what } => Self::Engine { what: format!("message {message}, {what}") },
+            Self::Variables(problems) => Self::Variables(problems),
+        }
+    }
+}
+
 impl Template {
     /// Compiles a version. Either `messages`, or `text` as one message of `role`.
     pub fn compile(
@@ -181,7 +190,11 @@ impl Template {
         let values = variables::check(&self.variables, values).map_err(RenderError::Variables)?;
         self.messages
             .iter()
-            .map(|(role, text)| Ok(Rendered { role: *role, text: text.render(&values)? }))
+            .zip(1..)
+            .map(|((role, text), message)| {
+                let text = text.render(&values).map_err(|error| error.in_message(message))?;
+                Ok(Rendered { role: *role, text })
+            })
             .collect()
     }
 }

@@ -215,6 +215,29 @@ async fn pages_are_stable_and_filters_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_fails_leaves_no_trace() {
+    let (directory, database) = (TempDir::new(), Database::new().await);
+    let (sqlite, postgres) = (Sqlite::new(directory.path()).unwrap(), database.store());
+    let file = rusqlite::Connection::open(directory.path().join("chaperone.db")).unwrap();
+    for store in [&sqlite as &dyn Store, &postgres] {
+        let execute = async |sql: &str| match store.kind() {
+            "sqlite" => file.execute_batch(sql).unwrap(),
+            _ => database.execute(sql).await,
+        };
+        store.migrate_up().await.unwrap();
+        store.migrate_down(1).await.unwrap();
+        let before = store.migration_state().await.unwrap();
+        // Stands in the way of the second half of what is due.
+        execute("create table prompt_audit_head (x integer)").await;
+        let failed = store.migrate_up().await.unwrap_err();
+        assert!(matches!(failed, StoreError::Migration(_)), "{failed}");
+        assert_eq!(store.migration_state().await.unwrap(), before, "{}", store.kind());
+        execute("drop table prompt_audit_head").await;
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3], "{}", store.kind());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn four_starters_migrate_an_empty_database_once() {
     let database = Database::new().await;
     let starters: Vec<_> = (0..4)

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Admin;
 use super::call::{self, Params};
 use super::problem::Problem;
+use crate::store::Store;
 use crate::store::audit::{AuditQuery, Chained, Head};
 use crate::words::clock;
 
@@ -116,7 +117,7 @@ pub(super) async fn list(
     let next_cursor = rows.last().filter(|_| more).map(|last| last.sequence.to_string());
     let chain = match asked.verify {
         Some(false) => None,
-        _ => Some(verify(&admin).await?),
+        _ => Some(verify(admin.store.as_ref(), &admin.unfinished, PATIENCE).await?),
     };
     let items = rows.into_iter().map(entry).collect();
     Ok(axum::Json(AuditPage { items, next_cursor, chain }))
@@ -176,17 +177,21 @@ impl Walk {
 }
 
 /// Walks the chain from its beginning, or from where the last request had to stop.
-async fn verify(admin: &Admin) -> Result<Chain, Problem> {
+async fn verify(
+    store: &dyn Store,
+    unfinished: &Unfinished,
+    patience: Duration,
+) -> Result<Chain, Problem> {
     let began = clock::monotonic();
-    let unfinished = || admin.unfinished.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let unfinished = || unfinished.0.lock().unwrap_or_else(PoisonError::into_inner);
     let mut walk = unfinished().take().unwrap_or_default();
     // Before the entries: those that are written meanwhile come behind it.
-    let head = admin.store.audit_head().await?;
+    let head = store.audit_head().await?;
     let mut has_end = head.as_ref().is_none_or(|head| walk.is_at(head));
     let complete = loop {
         let after = Some(walk.sequence.unwrap_or(-1));
         let query = AuditQuery { after, limit: STRIDE, ..AuditQuery::default() };
-        let rows = admin.store.audit(&query).await?;
+        let rows = store.audit(&query).await?;
         if rows.is_empty() {
             break true;
         }
@@ -194,7 +199,7 @@ async fn verify(admin: &Admin) -> Result<Chain, Problem> {
             walk.pass(row);
             has_end |= head.as_ref().is_some_and(|head| walk.is_at(head));
         }
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() >= patience {
             break false;
         }
     };
@@ -210,4 +215,62 @@ async fn verify(admin: &Admin) -> Result<Chain, Problem> {
         *unfinished() = Some(walk);
     }
     Ok(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::{STRIDE, Unfinished, verify};
+    use crate::store::audit::Entry;
+    use crate::store::{Change, Sqlite, Store};
+    use crate::words::clock;
+    use crate::words::ids::Tenant;
+
+    fn entry(number: u32) -> Entry {
+        Entry {
+            id: Uuid::now_v7(),
+            tenant_id: Tenant::default(),
+            at: clock::now_micros(),
+            actor: "ann".to_owned(),
+            action: "template.update".to_owned(),
+            object_type: "template",
+            object_id: number.to_string(),
+            before: None,
+            after: None,
+            reason: None,
+            request_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_chain_is_checked_over_several_requests() {
+        let dir = std::env::temp_dir().join(format!("chaperone-audit-{}", Uuid::new_v4()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let store = Sqlite::new(&dir).unwrap();
+        store.migrate_up().await.unwrap();
+        let write = async |count| {
+            let audit = (0..count).map(entry).collect();
+            store.commit(&Change { audit, ..Change::default() }).await.unwrap();
+        };
+        write(STRIDE * 2 + 1).await;
+        let unfinished = Unfinished::default();
+        for (entries, complete) in [(1, false), (2, false)] {
+            let chain = verify(&store, &unfinished, Duration::ZERO).await.unwrap();
+            let expected = (true, i64::from(STRIDE) * entries, complete);
+            assert_eq!((chain.verified, chain.entries, chain.complete), expected);
+        }
+        // What is written meanwhile is part of it.
+        write(1).await;
+        let patience = Duration::from_mins(1);
+        for _ in 0..2 {
+            let chain = verify(&store, &unfinished, patience).await.unwrap();
+            let all = i64::from(STRIDE) * 2 + 2;
+            assert_eq!((chain.verified, chain.complete, chain.entries), (true, true, all));
+            assert_eq!(chain.written, Some(all));
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

@@ -11,7 +11,7 @@ use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError, Used};
+use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError, Used, place};
 
 /// Steps of the engine for one message.
 const FUEL: u64 = 50_000;
@@ -26,10 +26,12 @@ pub(super) struct Jinja {
 impl Jinja {
     pub(super) fn parse(text: &str, used: &mut Used) -> Result<Self, SyntaxError> {
         let mut environment = environment();
-        environment.add_template_owned(NAME, text.to_owned()).map_err(|error| refused(&error))?;
+        environment
+            .add_template_owned(NAME, text.to_owned())
+            .map_err(|error| refused(text, &error))?;
         let names = environment
             .get_template(NAME)
-            .map_err(|error| refused(&error))?
+            .map_err(|error| refused(text, &error))?
             .undeclared_variables(false);
         let globals: BTreeSet<String> =
             environment.globals().map(|(name, _)| name.to_owned()).collect();
@@ -40,13 +42,11 @@ impl Jinja {
 
     pub(super) fn render(&self, values: &Map<String, Value>) -> Result<String, RenderError> {
         let mut output = Bounded(Vec::new());
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| {
-                let context = minijinja::Value::from(Serde(values));
-                template.render_captured_to(context, &mut output).map(drop)
-            })
-            .map_err(|error| failed(&error))?;
+        let template = self.environment.get_template(NAME).map_err(|error| failed("", &error))?;
+        let context = minijinja::Value::from(Serde(values));
+        template
+            .render_captured_to(context, &mut output)
+            .map_err(|error| failed(template.source(), &error))?;
         String::from_utf8(output.0)
             .map_err(|_not_utf8| RenderError::Engine { what: "the output is not UTF-8".to_owned() })
     }
@@ -90,6 +90,8 @@ fn first_use(text: &str, name: &str) -> usize {
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Errors would carry the values of a call.
+    environment.set_debug(false);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     // The default strips the last line feed, which would change prompts.
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
@@ -128,14 +130,22 @@ fn format(
     }
 }
 
-/// A syntax error with its line; the engine knows no column, so the line's first is named.
-fn refused(error: &Error) -> SyntaxError {
+/// A syntax error with its place.
+fn refused(text: &str, error: &Error) -> SyntaxError {
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    SyntaxError { line: error.line().unwrap_or(1), column: 1, what }
+    let (line, column) = place_of(text, error).unwrap_or((1, 1));
+    SyntaxError { line, column, what }
 }
 
-/// A failure while rendering. The engine's detail can quote values, so only its kind and line leave.
-fn failed(error: &Error) -> RenderError {
+fn place_of(text: &str, error: &Error) -> Option<(usize, usize)> {
+    match error.range() {
+        Some(range) => Some(place(text, range.start)),
+        None => error.line().map(|line| (line, 1)),
+    }
+}
+
+/// A failure while rendering. The engine's detail can quote values, so only its kind and place leave.
+fn failed(text: &str, error: &Error) -> RenderError {
     let what = match (error.kind(), error.detail()) {
         (ErrorKind::BadSerialization, Some(detail)) => detail.to_owned(),
         (ErrorKind::OutOfFuel, _) => format!("the template took more than {FUEL} steps"),
@@ -144,8 +154,8 @@ fn failed(error: &Error) -> RenderError {
         }
         (kind, _) => kind.to_string(),
     };
-    let what = match error.line() {
-        Some(line) => format!("line {line}: {what}"),
+    let what = match place_of(text, error) {
+        Some((line, column)) => format!("line {line}, column {column}: {what}"),
         None => what,
     };
     RenderError::Engine { what }

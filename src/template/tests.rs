@@ -60,8 +60,9 @@ fn refuses_at_the_door_and_says_where() {
         (Syntax::Format, "{\"a\": 1}", 1, 1, "format specs"),
         (Syntax::Format, "é} ", 1, 2, "}}"),
         (Syntax::Format, "{x", 1, 1, "{{"),
-        (Syntax::Jinja, "a\n{% if %}", 2, 1, ""),
-        (Syntax::Jinja, "{% include 'x' %}", 1, 1, ""),
+        (Syntax::Jinja, "a\n{% if %}", 2, 7, ""),
+        (Syntax::Jinja, "{% include 'x' %}", 1, 4, ""),
+        (Syntax::Jinja, "é {{ x }}\né {{ x | }}", 2, 10, ""),
     ] {
         let error = template(syntax, text, &json!(["x"])).unwrap_err();
         let TemplateError::Syntax { line: at_line, column: at_column, what, .. } = &error else {
@@ -105,6 +106,21 @@ fn what_is_declared_and_not_used_is_known() {
     {
         assert_eq!(template(syntax, text, &json!(["x", "y"])).unwrap().unused(), ["y"], "{text}");
         assert!(template(syntax, text, &json!(["x"])).unwrap().unused().is_empty());
+    }
+}
+
+#[test]
+fn what_fails_while_rendering_is_named_with_its_place() {
+    for (text, expected) in [
+        ("é {{ x }}\né {{ x | nope }}", "message 1, line 2, column 10: unknown filter"),
+        ("{{ x }}\n\n  {{ l }}", "message 1, line 3, column 6: a bare sequence cannot be printed"),
+    ] {
+        let variables = json!(["x", {"name": "l", "type": "list", "required": false}]);
+        let rendered = template(Syntax::Jinja, text, &variables)
+            .unwrap()
+            .render(&values(json!({"x": "secret"})));
+        let Err(RenderError::Engine { what }) = rendered else { panic!("{text} must not render") };
+        assert!(what.starts_with(expected) && !what.contains("secret"), "{what}");
     }
 }
 
