@@ -22,6 +22,7 @@ token=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
 main() {
+  local id new number
   dir=$(mktemp -d)
   trap 'stop_all; rm -rf "$dir"' EXIT
   if [ -n "${CHAPERONE_TEST_POSTGRES_URL:-}" ]; then
@@ -54,7 +55,8 @@ print("catalog:", catalog["source"], catalog["templates"], "versions,", catalog[
   for number in 1 2 3; do
     timed 'a new version' -X PUT -H 'content-type: application/json' \
       -d "{\"template_text\": \"changed $number {text}\"}" "$admin/templates/$id"
-    timed 'moving the pointer' -X POST "$admin/templates/$id/activate"
+    new=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["id"])' "$dir/answer")
+    timed 'moving the pointer' -X POST "$admin/templates/$new/activate"
   done
   for number in 1 2 3; do
     timed "the audit, request $number" "$admin/audit?limit=1"
