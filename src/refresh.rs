@@ -249,14 +249,15 @@ impl Refresher {
     /// to write the first time, and no change may wait for that.
     pub async fn keep(&self, retry: Duration, stop: CancellationToken) {
         let mut is_kept = true;
-        while !stop.is_cancelled() {
+        loop {
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stop.cancelled() => break,
                 () = self.unsaved.notified() => {}
                 () = tokio::time::sleep(retry), if !is_kept => {}
             }
             is_kept = self.save().await;
         }
+        self.save().await;
     }
 
     /// Whether what the database said is on disk.

@@ -9,13 +9,16 @@ pub(super) fn changed() -> String {
     told("revision > $1")
 }
 
-/// The rows without these marks. A mark is the transaction that wrote a row: every other way to find what
-/// changed relies on whoever changed it.
+/// The transaction that wrote a row: every other way to find what changed relies on whoever changed it. With
+/// its revision, because the numbers of transactions begin anew where a database is made anew.
+const MARK: &str = "hashint8extended(row.revision, row.xmin::text::bigint)";
+
+/// The rows without these marks.
 pub(super) fn differing() -> String {
-    told(
+    told(&format!(
         "not exists (select from unnest($1, $2) as known (id, mark)
-                      where known.id = row.id and known.mark = row.xmin::text::bigint)",
-    )
+                      where known.id = row.id and known.mark = {MARK})"
+    ))
 }
 
 /// What a catalog is compiled from, in one statement and so as of one moment: a word for each row, the
@@ -25,7 +28,7 @@ fn told(which: &str) -> String {
         let (name, columns) = (table.name(), selected(table.columns()));
         format!(
             " union all
-            select '{name}', row_to_json(one)::text, row.id, row.xmin::text::bigint
+            select '{name}', row_to_json(one)::text, row.id, {MARK}
               from {name} row cross join lateral (select {columns}) one
              where {which}"
         )
