@@ -114,9 +114,17 @@ impl Postgres {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        let lent = Lent::new(self.connection().await?);
-        let asking = lent.ask(DEADLINE, sql, params);
-        tokio::time::timeout(DEADLINE, asking).await.map_err(|_late| late())?
+        let attempt = async || {
+            let lent = Lent::new(self.connection().await?);
+            let asking = lent.ask(DEADLINE, sql, params);
+            tokio::time::timeout(DEADLINE, asking).await.map_err(|_late| late())?
+        };
+        let answer = match attempt().await? {
+            // Of another time: a new session may find the server that takes writes.
+            Err(error) if is_stale(&error) => attempt().await?,
+            answer => answer,
+        };
+        answer.map_err(|error| from_driver(&error))
     }
 
     /// One statement that must have answered by the deadline, connecting included.
@@ -128,7 +136,7 @@ impl Postgres {
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
         let asking = async {
             let lent = Lent::new(self.connection().await?);
-            lent.ask(deadline, sql, params).await
+            lent.ask(deadline, sql, params).await?.map_err(|error| from_driver(&error))
         };
         tokio::time::timeout(deadline, asking).await.map_err(|_late| late())?
     }
@@ -154,7 +162,7 @@ impl Lent {
         deadline: Duration,
         sql: &str,
         params: &[Param<'_>],
-    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+    ) -> Result<Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>, StoreError> {
         let client = self.0.as_ref().ok_or_else(late)?;
         let answer = limits::query(client, deadline, sql, params).await;
         if answer.as_ref().is_err_and(is_stale) {
@@ -162,7 +170,7 @@ impl Lent {
         } else {
             self.give_back();
         }
-        answer.map_err(|error| from_driver(&error))
+        Ok(answer)
     }
 
     fn give_back(mut self) {
