@@ -2,7 +2,7 @@
 # What a database in trouble costs: latency of calls and of admin answers in each fault, beside the same
 # with a healthy database right before. Starts a PostgreSQL of its own; the proxy reaches it through a
 # relay that can be pulled, frozen and slowed down.
-#   FAULTS_ROUNDS (3), FAULTS_SECONDS (4, of each measurement), FAULTS_RATE (300 calls a second)
+#   FAULTS (all: names of faults), FAULTS_ROUNDS (3), FAULTS_SECONDS (4, of each measurement), FAULTS_RATE (300 calls a second)
 # Prints a table; "moved" is the median over the rounds of p99 in the fault minus p99 before it.
 set -euo pipefail
 
@@ -14,7 +14,7 @@ fi
 . scripts/processes.sh
 
 rounds=${FAULTS_ROUNDS:-3} seconds=${FAULTS_SECONDS:-4} rate=${FAULTS_RATE:-300}
-faults=(killed hung slow read-only no-connections wrong-password no-schema)
+read -ra faults <<<"${FAULTS:-killed hung slow read-only no-connections wrong-password no-schema}"
 chaperone=target/release/chaperone
 root=$CHAPERONE_TEST_POSTGRES_URL
 token=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')

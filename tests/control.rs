@@ -1,8 +1,6 @@
 //! Changing the catalog through the admin API: one script, run on each store, and with two sidecars on
 //! one PostgreSQL, writing through one and reading the effects through the other.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use crate::harness::database::Database;
@@ -585,17 +583,29 @@ async fn performance_counts_what_was_recorded() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_reloads_under_load_fail_no_call() {
-    let (_upstream, sidecar) = pair().await;
-    let sidecar = Arc::new(sidecar);
-    let traffic = Traffic::start(&sidecar);
+/// Calls flow while everything is read again a thousand times.
+async fn bears_a_thousand_reloads(sidecar: &Sidecar) {
+    let traffic = Traffic::start(sidecar);
     traffic.flow().await;
     for _ in 0..1_000 {
         assert_eq!(sidecar.admin_post("/reload").await.status, 200);
     }
     assert!(traffic.end().await > 10);
     assert!(sidecar.status().await["catalog"]["generation"].as_u64().unwrap() > 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_reloads_under_load_fail_no_call() {
+    let (_upstream, sidecar) = pair().await;
+    bears_a_thousand_reloads(&sidecar).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_do_a_thousand_from_postgresql() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    let options = Options::to(&upstream.url()).database(&database.url);
+    bears_a_thousand_reloads(&Sidecar::start(options).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
