@@ -61,6 +61,8 @@ make_cluster() {
     cat "$dir/initdb.log" >&2
     return 1
   }
+  # Members of this role must say their password; everybody else is trusted.
+  as_postgres sed -i '1i host all +by_password 127.0.0.1/32 scram-sha-256' "$dir/data/pg_hba.conf"
   # Nothing here has to survive a power cut.
   cat >>"$dir/data/postgresql.conf" <<CONF
 fsync = off

@@ -11,6 +11,7 @@ mod executions;
 mod experiments;
 mod guardrails;
 mod health;
+mod json;
 mod lists;
 mod names;
 mod openapi;
@@ -35,6 +36,7 @@ use crate::outbox::Ledger;
 use crate::refresh::Refresher;
 use crate::store::Store;
 
+pub use audit::Unfinished;
 pub use auth::Throttle;
 pub use tokens::{Role, Token, TokenFile, Tokens};
 
@@ -64,6 +66,8 @@ pub struct Shared {
     pub tokens: Tokens,
     /// Sources of wrong tokens.
     pub throttle: Throttle,
+    /// A check of the audit's chain that took longer than a request may.
+    pub unfinished: Unfinished,
     /// Names, beside IP addresses and `localhost`, under which the admin API answers.
     pub allowed_hosts: Vec<String>,
     /// Set when the process stops.

@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Shared, Throttle};
+use crate::admin::{Admin, Shared, Throttle, Unfinished};
 use crate::config::Settings;
 use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
@@ -87,6 +87,7 @@ impl App {
             metrics,
             tokens: parts::tokens(&settings, &super_admin),
             throttle: Throttle::default(),
+            unfinished: Unfinished::default(),
             allowed_hosts: settings.control.allowed_hosts.clone(),
             draining: false.into(),
         });
@@ -152,10 +153,16 @@ impl App {
         listeners.spawn(listen::serve(control, None, bounds, until, control_service));
         let mut tasks = JoinSet::new();
         let poll = settings.catalog.poll_interval;
-        let (polling, listening) = (refresher.clone(), refresher.clone());
-        let (until_one, until_two) = (background.clone(), background.clone());
-        tasks.spawn(async move { polling.run(poll, until_one).await });
-        tasks.spawn(async move { listening.listen(until_two).await });
+        for task in [Refreshing::Following, Refreshing::Listening, Refreshing::Keeping] {
+            let (refresher, until) = (refresher.clone(), background.clone());
+            tasks.spawn(async move {
+                match task {
+                    Refreshing::Following => refresher.run(poll, until).await,
+                    Refreshing::Listening => refresher.listen(until).await,
+                    Refreshing::Keeping => refresher.keep(poll, until).await,
+                }
+            });
+        }
         tasks.spawn(reload_on_signal(refresher, background.clone()));
         let mut shipper = JoinSet::new();
         let (file, filled) = (outbox.file, outbox.filled);
@@ -176,6 +183,13 @@ impl App {
             writer: Some(outbox.writer),
         }
     }
+}
+
+/// What goes on beside the calls to keep the catalog the best there is.
+enum Refreshing {
+    Following,
+    Listening,
+    Keeping,
 }
 
 /// Everything that runs, in the order it stops.

@@ -85,7 +85,7 @@ pub struct TenantCatalog {
     pub guardrails: Arc<Guardrails>,
     /// Which of them look at calls without a template.
     pub scope: Arc<Scope>,
-    templates: HashMap<String, TemplateName>,
+    templates: HashMap<String, Arc<TemplateName>>,
 }
 
 /// All that goes by one template name.
@@ -167,12 +167,12 @@ impl Catalog {
 impl TenantCatalog {
     /// Every template name with all that goes by it, in no order.
     pub fn templates(&self) -> impl Iterator<Item = (&String, &TemplateName)> {
-        self.templates.iter()
+        self.templates.iter().map(|(name, all)| (name, all.as_ref()))
     }
 
     /// All that goes by a template name.
     pub fn template(&self, name: &str) -> Option<&TemplateName> {
-        self.templates.get(name)
+        self.templates.get(name).map(Arc::as_ref)
     }
 }
 

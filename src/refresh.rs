@@ -3,7 +3,7 @@
 //! A catalog from the database is never given up for a lesser source: when the database goes away, the
 //! one in force stays. Building happens here, off to the side; publishing is one pointer.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::definitions::Definitions;
 use crate::catalog::{Blueprint, Catalog, Current, Source, Tier, Version};
 use crate::guardrail::Action;
-use crate::store::sources::{Failure, Sources};
+use crate::store::sources::{Depth, Failure, Read, Sources};
 use crate::telemetry::{events, metrics};
 use crate::words::clock;
 use crate::words::ids::Tenant;
@@ -33,8 +33,8 @@ pub struct Refresher {
     sources: Arc<Sources>,
     current: Arc<Current>,
     generation: AtomicU64,
-    /// Of the database, when it was last read.
-    revision: AtomicI64,
+    /// What the database said when the catalog in force was built from it.
+    read: std::sync::Mutex<Option<Read>>,
     /// Environment and files, for the names that better sources leave unserved, and what is wrong with
     /// them.
     tiers: std::sync::Mutex<(Vec<Tier>, Vec<Failure>)>,
@@ -61,15 +61,6 @@ pub struct Reloaded {
     pub failures: Vec<Failure>,
 }
 
-/// How much is read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    /// The rows that say they changed.
-    Changes,
-    /// Everything, files included.
-    Everything,
-}
-
 /// Nothing gave a catalog: not even the seeds of this binary compile.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no source gave a catalog: {0}")]
@@ -83,20 +74,17 @@ impl Refresher {
         // A database that answers this is given the time that all its rows need.
         let answers = tokio::time::timeout(START_PATIENCE, sources.store.revision()).await;
         let read = match answers {
-            Ok(_) => sources.database(None).await,
+            Ok(_) => sources.database(None, Depth::Everything).await,
             Err(_late) => {
                 let why = "no answer in time".to_owned();
                 Err(Failure { source: Source::Database, why })
             }
         };
-        let mut revision = -1;
-        let built = match read {
-            Ok((definitions, at)) => {
-                revision = at;
-                from_database(definitions, 1, tiers.clone(), None).await
-            }
-            Err(failure) => Err(failure),
+        let built = match &read {
+            Ok(read) => from_database(read.definitions.clone(), 1, tiers.clone(), None).await,
+            Err(failure) => Err(failure.clone()),
         };
+        let read = read.ok().filter(|_| built.is_ok());
         let catalog = match built {
             Ok(catalog) => Some(catalog),
             Err(failure) => {
@@ -120,7 +108,7 @@ impl Refresher {
             sources: Arc::new(sources),
             current: Arc::new(Current::new(catalog)),
             generation: AtomicU64::new(1),
-            revision: AtomicI64::new(revision),
+            read: std::sync::Mutex::new(read),
             tiers: std::sync::Mutex::new((tiers, broken)),
             failures: std::sync::Mutex::new(failures),
             building: Mutex::new(()),
@@ -206,24 +194,17 @@ impl Refresher {
         next: u64,
         tiers: &[Tier],
     ) -> Result<Option<Catalog>, Failure> {
-        let is_known = current.source == Source::Database;
-        let known = is_known.then(|| {
-            let revision = match depth {
-                Depth::Changes => self.revision.load(Relaxed),
-                // From before the first: every row is read, and what is the same stays the same.
-                Depth::Everything => -1,
-            };
-            (current.definitions.clone(), revision)
-        });
-        let (definitions, revision) = self.sources.database(known).await?;
-        // What could not be built left the revision as it was, and is tried again.
-        let is_same = is_known && revision == self.revision.load(Relaxed);
+        let last = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last().clone();
+        let read = self.sources.database(known.as_ref(), depth).await?;
+        // What could not be built left what is known as it was, and is tried again.
+        let is_same = known.is_some_and(|known| known.revision == read.revision);
         if depth == Depth::Changes && is_same {
             return Ok(None);
         }
-        let catalog =
-            from_database(definitions, next, tiers.to_vec(), Some(current.clone())).await?;
-        self.revision.store(revision, Relaxed);
+        let (definitions, tiers) = (read.definitions.clone(), tiers.to_vec());
+        let catalog = from_database(definitions, next, tiers, Some(current.clone())).await?;
+        *last() = Some(read);
         Ok(Some(catalog))
     }
 
@@ -249,34 +230,38 @@ impl Refresher {
         *known = failures;
     }
 
-    /// Refreshes when something changed, or when something better than the source in force may be
-    /// back; keeps on disk what the database said.
+    /// Refreshes when something changed, or when something better than the source in force may be back.
     pub async fn run(&self, poll_interval: Duration, stop: CancellationToken) {
         let mut polls = tokio::time::interval(poll_interval);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         polls.reset();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                _ = polls.tick() => {}
+            }
+            self.refresh().await;
+        }
+    }
+
+    /// Keeps on disk what the database said. Beside refreshing, not between: a large catalog takes seconds
+    /// to write the first time, and no change may wait for that.
+    pub async fn keep(&self, retry: Duration, stop: CancellationToken) {
         let mut is_kept = true;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.unsaved.notified() => {
-                    is_kept = self.keep().await;
-                    continue;
-                }
-                () = self.changed.notified() => {}
-                _ = polls.tick() => {
-                    if !is_kept {
-                        self.unsaved.notify_one();
-                    }
-                }
+                () = self.unsaved.notified() => {}
+                () = tokio::time::sleep(retry), if !is_kept => {}
             }
-            self.refresh().await;
+            is_kept = self.save().await;
         }
-        self.keep().await;
+        self.save().await;
     }
 
     /// Whether what the database said is on disk.
-    async fn keep(&self) -> bool {
+    async fn save(&self) -> bool {
         let current = self.current.load();
         if current.source != Source::Database {
             return true;

@@ -15,6 +15,7 @@ pub mod sources;
 mod sqlite;
 mod tls;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
 use crate::words::telling::without_values;
-use audit::{AuditQuery, Chained};
+use audit::{AuditQuery, Chained, Head};
 use report::{Report, ReportQuery};
 
 pub use change::{Activation, Change, Done, Expect, Move};
@@ -45,7 +46,7 @@ const ROWS_A_THREAD: usize = 2_000;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, is starting or stopping, or took too long.
-    #[error("the database cannot be reached: {0}")]
+    #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The local file cannot be used.
     #[error("the local file: {0}")]
@@ -91,6 +92,23 @@ pub struct Changed {
     pub definitions: Definitions,
     /// How many there are in all, by [`Table::ALL`]: tells that rows were deleted.
     pub counts: [usize; 3],
+    /// Of the rows that were read, if the store has any.
+    pub marks: Marks,
+}
+
+/// What the store itself says of when a row was written, by id. A row with the same mark is the same,
+/// also where no trigger told its revision.
+#[derive(Debug, Clone, Default)]
+pub struct Marks(HashMap<Uuid, i64>);
+
+impl Marks {
+    /// These with `newer` in place of the old ones.
+    #[must_use]
+    pub fn updated(&self, newer: Self) -> Self {
+        let mut all = self.clone();
+        all.0.extend(newer.0);
+        all
+    }
 }
 
 /// What every store can do.
@@ -101,6 +119,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The definitions written after `since` (`None`: all), as of one moment.
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError>;
+
+    /// All definitions but those that are as these marks say, as of one moment.
+    async fn differing(&self, marks: &Marks) -> Result<Changed, StoreError>;
 
     /// A number that grows with every change of a definition.
     async fn revision(&self) -> Result<i64, StoreError>;
@@ -126,6 +147,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Entries of the audit.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError>;
+
+    /// Where the audit's chain ends; `None` on a schema that does not note it yet.
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError>;
 
     /// What was done under an `Idempotency-Key`.
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError>;

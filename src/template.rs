@@ -7,7 +7,7 @@ mod format;
 mod jinja;
 pub mod variables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -59,7 +59,11 @@ pub struct Message {
 pub struct Template {
     messages: Vec<(Role, Text)>,
     variables: Vec<Variable>,
+    unused: Vec<String>,
 }
+
+/// Names that a text uses, each with the byte where it first stands.
+type Used = BTreeMap<String, usize>;
 
 #[derive(Debug)]
 enum Text {
@@ -98,8 +102,20 @@ pub enum TemplateError {
     #[error("variables: {0}")]
     Declaration(String),
     /// Used but not declared.
-    #[error("the text uses {0}, which the variables do not declare")]
-    Undeclared(String),
+    #[error(
+        "message {message}, line {line}, column {column}: the text uses {name}, which the variables do \
+         not declare"
+    )]
+    Undeclared {
+        /// The name.
+        name: String,
+        /// Counted from 1.
+        message: usize,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+    },
     /// Longer than [`TEXT_BYTES_MAX`].
     #[error("message {0} is longer than {TEXT_BYTES_MAX} bytes")]
     TooLong(usize),
@@ -117,6 +133,15 @@ pub enum RenderError {
     },
 }
 
+impl RenderError {
+    fn in_message(self, message: usize) -> Self {
+        match self {
+            Self::Engine { what } => Self::Engine { what: format!("message {message}, {what}") },
+            Self::Variables(problems) => Self::Variables(problems),
+        }
+    }
+}
+
 impl Template {
     /// Compiles a version. Either `messages`, or `text` as one message of `role`.
     pub fn compile(
@@ -127,21 +152,32 @@ impl Template {
         if messages.is_empty() {
             return Err(TemplateError::Empty);
         }
+        let declared: BTreeSet<&str> = variables.iter().map(|one| one.name.as_str()).collect();
         let mut compiled = Vec::with_capacity(messages.len());
         let mut used = BTreeSet::new();
         for (index, message) in messages.iter().enumerate() {
             if message.text.len() > TEXT_BYTES_MAX {
                 return Err(TemplateError::TooLong(index + 1));
             }
-            let text = Text::parse(syntax, &message.text, &mut used)
-                .map_err(|error| error.in_message(index + 1))?;
+            let (text, uses) =
+                Text::parse(syntax, &message.text).map_err(|error| error.in_message(index + 1))?;
+            let unknown = uses.iter().filter(|(name, _)| !declared.contains(name.as_str()));
+            if let Some((name, at)) = unknown.min_by_key(|(_, at)| **at) {
+                let (line, column) = place(&message.text, *at);
+                let (name, message) = (name.clone(), index + 1);
+                return Err(TemplateError::Undeclared { name, message, line, column });
+            }
             compiled.push((message.role, text));
+            used.extend(uses.into_keys());
         }
-        let declared: BTreeSet<&str> = variables.iter().map(|one| one.name.as_str()).collect();
-        if let Some(name) = used.iter().find(|name| !declared.contains(name.as_str())) {
-            return Err(TemplateError::Undeclared(name.clone()));
-        }
-        Ok(Self { messages: compiled, variables })
+        let unused = variables.iter().map(|one| &one.name).filter(|name| !used.contains(*name));
+        let unused = unused.cloned().collect();
+        Ok(Self { messages: compiled, variables, unused })
+    }
+
+    /// Declared variables that no text uses.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
     }
 
     /// The declared variables.
@@ -154,17 +190,23 @@ impl Template {
         let values = variables::check(&self.variables, values).map_err(RenderError::Variables)?;
         self.messages
             .iter()
-            .map(|(role, text)| Ok(Rendered { role: *role, text: text.render(&values)? }))
+            .zip(1..)
+            .map(|((role, text), message)| {
+                let text = text.render(&values).map_err(|error| error.in_message(message))?;
+                Ok(Rendered { role: *role, text })
+            })
             .collect()
     }
 }
 
 impl Text {
-    fn parse(syntax: Syntax, text: &str, used: &mut BTreeSet<String>) -> Result<Self, SyntaxError> {
-        match syntax {
-            Syntax::Format => format::Format::parse(text, used).map(Self::Format),
-            Syntax::Jinja => jinja::Jinja::parse(text, used).map(Box::new).map(Self::Jinja),
-        }
+    fn parse(syntax: Syntax, text: &str) -> Result<(Self, Used), SyntaxError> {
+        let mut used = Used::new();
+        let parsed = match syntax {
+            Syntax::Format => Self::Format(format::Format::parse(text, &mut used)?),
+            Syntax::Jinja => Self::Jinja(Box::new(jinja::Jinja::parse(text, &mut used)?)),
+        };
+        Ok((parsed, used))
     }
 
     fn render(&self, values: &Map<String, Value>) -> Result<String, RenderError> {
@@ -181,6 +223,14 @@ struct SyntaxError {
     line: usize,
     column: usize,
     what: String,
+}
+
+/// Line and column of a byte, counted from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
 }
 
 impl SyntaxError {

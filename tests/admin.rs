@@ -45,9 +45,18 @@ async fn every_route_wants_a_token_and_writes_want_the_right_one() {
         assert!(!matches!(admin.status, 401 | 403 | 405), "{method} {path}: {}", admin.text);
         assert!(admin.status < 500, "{method} {path}: {}", admin.text);
     }
-    for (method, path) in
-        [("GET", "/none"), ("DELETE", "/status"), ("GET", "/status/"), ("OPTIONS", "/templates")]
-    {
+    for (method, path) in [
+        ("GET", "/none"),
+        ("DELETE", "/status"),
+        ("GET", "/status/"),
+        ("OPTIONS", "/templates"),
+        ("HEAD", "/templates"),
+        ("TRACE", "/templates"),
+        ("GET", "//templates"),
+        ("GET", "/%74emplates"),
+        ("GET", "/x/../templates"),
+        ("GET", &format!("/templates?token={TOKEN}&access_token={TOKEN}")),
+    ] {
         let answer = call(&sidecar, method, path, None).await;
         assert_eq!(answer.status, 401, "{method} {path}: nothing is told without a token");
     }
@@ -59,7 +68,8 @@ async fn every_route_wants_a_token_and_writes_want_the_right_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_tokens_are_refused_and_throttled() {
     let (_upstream, sidecar) = pair().await;
-    for wrong in ["", "Bearer ", "Bearer wrong", "Basic abc", TOKEN, "Bearer  x"] {
+    let (padded, in_two) = (format!("Bearer  {TOKEN}"), format!("Bearer {TOKEN} {TOKEN}"));
+    for wrong in ["", "Bearer", "Bearer ", "Bearer wrong", "Basic abc", TOKEN, &padded, &in_two] {
         let answer = call(&sidecar, "GET", "/status", Some(wrong)).await;
         assert_eq!(answer.status, 401, "{wrong:?}");
     }
@@ -92,6 +102,7 @@ async fn what_a_page_in_a_browser_could_send_is_refused() {
         ("text/plain", r#"{"name":"x"}"#.to_owned(), 415),
         ("application/json", "{".to_owned(), 400),
         ("application/json", r#"{"name":"\ud800"}"#.to_owned(), 400),
+        ("application/json", r#"{"name":"x","template_text":"a","name":"y"}"#.to_owned(), 400),
         ("application/json", "[]".to_owned(), 422),
         ("application/json", format!(r#"{{"name":"{}"}}"#, "x".repeat(5_000_000)), 413),
     ] {

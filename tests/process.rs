@@ -330,7 +330,7 @@ async fn migrate_says_each_step() {
     );
     let said = String::from_utf8(wrong.stderr).unwrap();
     assert!(
-        !wrong.status.success() && said.contains("cannot be reached") && !said.contains("hunter2"),
+        !wrong.status.success() && said.contains("is unavailable") && !said.contains("hunter2"),
         "{said}"
     );
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chaperone::catalog::Version;
 use chaperone::catalog::definitions::{Definitions, TemplateDefinition};
 use chaperone::catalog::files::seeds;
 use chaperone::execution::{Evaluation, Execution, Outcome, Violation};
@@ -77,7 +78,7 @@ async fn migrations_go_up_down_and_up() {
         assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
         assert!(matches!(store.revision().await, Err(StoreError::NotMigrated)));
         assert!(!store.migration_state().await.unwrap().is_current());
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3]);
         assert!(
             store.migrate_up().await.unwrap().versions.is_empty(),
             "a second time does nothing"
@@ -85,9 +86,9 @@ async fn migrations_go_up_down_and_up() {
         assert!(store.migration_state().await.unwrap().is_current());
         store.insert_executions(&[execution(1), execution(2)]).await.unwrap();
         let down = store.migrate_down(0).await.unwrap();
-        assert_eq!((down.versions, down.archived), (vec![2, 1], 2));
+        assert_eq!((down.versions, down.archived), (vec![3, 2, 1], 2));
         assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3]);
         assert!(
             store
                 .executions(&ExecutionQuery { limit: 9, ..ExecutionQuery::default() })
@@ -214,6 +215,29 @@ async fn pages_are_stable_and_filters_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_fails_leaves_no_trace() {
+    let (directory, database) = (TempDir::new(), Database::new().await);
+    let (sqlite, postgres) = (Sqlite::new(directory.path()).unwrap(), database.store());
+    let file = rusqlite::Connection::open(directory.path().join("chaperone.db")).unwrap();
+    for store in [&sqlite as &dyn Store, &postgres] {
+        let execute = async |sql: &str| match store.kind() {
+            "sqlite" => file.execute_batch(sql).unwrap(),
+            _ => database.execute(sql).await,
+        };
+        store.migrate_up().await.unwrap();
+        store.migrate_down(1).await.unwrap();
+        let before = store.migration_state().await.unwrap();
+        // Stands in the way of the second half of what is due.
+        execute("create table prompt_audit_head (x integer)").await;
+        let failed = store.migrate_up().await.unwrap_err();
+        assert!(matches!(failed, StoreError::Migration(_)), "{failed}");
+        assert_eq!(store.migration_state().await.unwrap(), before, "{}", store.kind());
+        execute("drop table prompt_audit_head").await;
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3], "{}", store.kind());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn four_starters_migrate_an_empty_database_once() {
     let database = Database::new().await;
     let starters: Vec<_> = (0..4)
@@ -226,7 +250,7 @@ async fn four_starters_migrate_an_empty_database_once() {
     for starter in starters {
         ran += starter.await.unwrap();
     }
-    assert_eq!(ran, 2, "both migrations, once");
+    assert_eq!(ran, 3, "every migration, once");
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
 }
 
@@ -350,6 +374,32 @@ async fn a_change_is_whole_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_has_one_hash_wherever_it_is_kept() {
+    let json = json!({
+        "id": uuid::Uuid::new_v4(), "name": "hashed", "version": 1, "template_text": "{zeta}{alpha}",
+        "variables": {"zeta": {"type": "string", "max_length": 10}, "alpha": "string"},
+        "model_config": {"topP": 1.0, "temperature": 0.25, "maxOutputTokens": 1e3,
+            "responseSchema": {"type": "OBJECT", "properties": {"b": {"type": "STRING"}, "a": {"type": "STRING"}}}},
+    });
+    let one: TemplateDefinition = serde_json::from_value(json).unwrap();
+    let hash = |definition: &TemplateDefinition| Version::compile(definition).unwrap().content_hash;
+    let (name, content) = puts(&[&one]).to_files().unwrap().pop().unwrap();
+    let mut read = Definitions::default();
+    read.add_file(&name, &content).unwrap();
+    assert_eq!(hash(&read.templates[0]), hash(&one), "a file");
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        store.commit(&Change { puts: puts(&[&one]), ..Change::default() }).await.unwrap();
+        let stored = store.changed(None).await.unwrap().definitions;
+        let stored = stored.templates.iter().find(|there| there.id == one.id).unwrap();
+        assert_eq!(hash(stored), hash(&one), "{}", store.kind());
+    })
+    .await;
+    let other = TemplateDefinition { model_config: serde_json::Map::new(), ..one.clone() };
+    assert_ne!(hash(&other), hash(&one));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_is_told_what_changed_since_it_last_read() {
     both(async |store| {
         store.migrate_up().await.unwrap();
@@ -357,8 +407,18 @@ async fn a_reader_is_told_what_changed_since_it_last_read() {
         assert_eq!(first.counts, [3, 3, 0]);
         let nothing = store.changed(Some(first.revision)).await.unwrap();
         assert_eq!((nothing.definitions.counts(), nothing.counts), ([0, 0, 0], [3, 3, 0]));
+        let same = store.differing(&first.marks).await.unwrap();
+        // A store without marks tells everything.
+        let all = if store.kind() == "sqlite" { first.counts } else { [0, 0, 0] };
+        assert_eq!((same.definitions.counts(), same.counts), (all, first.counts));
         let one = template("new", 1);
         store.commit(&Change { puts: puts(&[&one]), ..Change::default() }).await.unwrap();
+        let other = store.differing(&first.marks).await.unwrap();
+        assert_eq!(
+            (other.definitions.counts(), other.revision > first.revision),
+            ([all[0] + 1, all[1], 0], true)
+        );
+        assert!(other.definitions.templates.iter().any(|there| there.id == one.id));
         let more = store.changed(Some(first.revision)).await.unwrap();
         assert_eq!((more.definitions.counts(), more.counts), ([1, 0, 0], [4, 3, 0]));
         let edited = TemplateDefinition { description: Some("d".to_owned()), ..one };
@@ -410,8 +470,8 @@ async fn the_audit_holds_through_migrations() {
         let change = Change { audit: vec![entry("one"), entry("two")], ..Change::default() };
         store.commit(&change).await.unwrap();
         let seen = store.changed(None).await.unwrap().revision;
-        assert_eq!(store.migrate_down(1).await.unwrap().versions, [2]);
-        assert_eq!(store.migrate_up().await.unwrap().versions, [2]);
+        assert_eq!(store.migrate_down(1).await.unwrap().versions, [3, 2]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3]);
         let query = AuditQuery { after: Some(-1), limit: 9, ..AuditQuery::default() };
         let chain = store.audit(&query).await.unwrap();
         assert_eq!(chain.len(), 2, "{}", store.kind());
@@ -424,6 +484,9 @@ async fn the_audit_holds_through_migrations() {
             );
         }
         assert_eq!(chain[1].previous_hash, chain[0].hash);
+        let head = store.audit_head().await.unwrap().unwrap();
+        assert_eq!((head.entries, head.sequence), (2, Some(chain[1].sequence)), "{}", store.kind());
+        assert_eq!(head.hash, chain[1].hash, "{}", store.kind());
         let again = store.changed(Some(seen)).await.unwrap();
         assert_eq!(again.definitions.counts(), [3, 3, 0], "every row is told anew");
         // All the way down and up twice: an archive that is there takes more.

@@ -15,8 +15,8 @@ use super::names::Check;
 use super::problem::Problem;
 use super::templates::{self, TemplateVersion};
 use super::write::{Plan, etag, expect, row};
-use crate::catalog::check;
 use crate::catalog::definitions::TemplateDefinition;
+use crate::catalog::{Version, check};
 use crate::store::{Activation, Change, Move, Row, RowQuery, Table};
 use crate::words::clock;
 use crate::words::ids::{TemplateId, Tenant};
@@ -135,15 +135,18 @@ impl Pointer<'_> {
     }
 }
 
-/// That a version may be put in force.
-fn fit(held: &Held) -> Result<(), Problem> {
+/// That a version may be put in force, by what `check` asks of it.
+fn fit(
+    held: &Held,
+    check: fn(&TemplateDefinition) -> Result<Version, String>,
+) -> Result<(), Problem> {
     let TemplateDefinition { name, version, .. } = &held.definition;
     if held.definition.ab_test_group.is_some() {
         return Err(Problem::conflict(format!(
             "{name}@{version} belongs to an ab_test_group; make a version without one"
         )));
     }
-    check::template(&held.definition).map(drop).map_err(|why| {
+    check(&held.definition).map(drop).map_err(|why| {
         Problem::unprocessable(format!("{name}@{version} cannot be activated: {why}"))
     })
 }
@@ -161,7 +164,7 @@ pub(super) async fn activate(
         .make(&admin, async || {
             let wanted = Held::read(row(&admin, Table::Templates, &tenant, id).await?)?;
             call.check(&etag(&wanted.row))?;
-            fit(&wanted)?;
+            fit(&wanted, check::template)?;
             let from = active(&admin, &tenant, &wanted.definition.name).await?;
             if from.as_ref().is_some_and(|from| from.id() == id) {
                 return Ok(Plan::nothing(id));
@@ -171,7 +174,7 @@ pub(super) async fn activate(
                 call: &call,
                 tenant: &tenant,
                 action: Move::Activate,
-                reason: why.reason,
+                reason: why.reason.clone(),
             };
             Ok(pointer.plan(from, Some(wanted), restores).unwrap_or_else(|| Plan::nothing(id)))
         })
@@ -233,7 +236,7 @@ pub(super) async fn deactivate(
                 )));
             }
             let restores = Some(from.definition.id);
-            let (action, reason) = (Move::Deactivate, why.reason);
+            let (action, reason) = (Move::Deactivate, why.reason.clone());
             let pointer = Pointer { call: &call, tenant: &tenant, action, reason };
             Ok(pointer.plan(Some(from), None, restores).unwrap_or_else(|| Plan::nothing(id)))
         })
@@ -278,7 +281,7 @@ pub(super) async fn rollback(
             };
             let restores = before.pop().flatten();
             let to = Held::read(row(&admin, Table::Templates, &tenant, back_to.0).await?)?;
-            fit(&to)?;
+            fit(&to, check::works)?;
             if from.as_ref().is_some_and(|from| from.id() == to.id()) {
                 return Ok(Plan::nothing(to.id()));
             }
@@ -287,7 +290,7 @@ pub(super) async fn rollback(
                 call: &call,
                 tenant: &tenant,
                 action: Move::Rollback,
-                reason: why.reason,
+                reason: why.reason.clone(),
             };
             Ok(pointer.plan(from, Some(to), restores).unwrap_or_else(|| Plan::nothing(object)))
         })

@@ -21,7 +21,7 @@ use crate::words::clock;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-chaperone-request-id");
 
 /// For an answer, whatever the database does.
-const DEADLINE: Duration = Duration::from_millis(1_900);
+const DEADLINE: Duration = Duration::from_millis(1_750);
 /// For reading everything again.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 const RELOAD: &str = "/reload";

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::auth::Caller;
+use super::json;
 use super::problem::Problem;
 use crate::words::digest;
 use crate::words::ids::Tenant;
@@ -156,8 +157,10 @@ impl Call {
     /// The body as what it should be; a missing one is an empty object. Says which field is wrong.
     pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let bytes: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))?;
+        let value = json::read(bytes).map_err(|error| {
+            let what = if error.is_data() { "the body" } else { "the body is not JSON" };
+            Problem::bad_request(format!("{what}: {error}"))
+        })?;
         if !value.is_object() {
             return Err(Problem::unprocessable("the body must be a JSON object"));
         }
@@ -185,9 +188,15 @@ impl Call {
     }
 }
 
-/// Whether a list of entity tags names this one.
-pub(super) fn names(condition: &str, etag: &str) -> bool {
+/// Whether `If-Match` names this tag. A weak tag never does: what it stands for may have changed.
+fn names(condition: &str, etag: &str) -> bool {
     condition.split(',').map(str::trim).any(|one| one == "*" || one == etag)
+}
+
+/// Whether `If-None-Match` names this tag; proxies on the way make tags weak when they compress.
+pub(super) fn has(condition: &str, etag: &str) -> bool {
+    let strong = |one: &str| one.strip_prefix("W/").unwrap_or(one) == etag;
+    condition.split(',').map(str::trim).any(|one| one == "*" || strong(one))
 }
 
 /// Somebody was faster.
@@ -219,14 +228,22 @@ fn nul(value: &Value, place: &str) -> Option<String> {
 mod tests {
     use serde_json::json;
 
-    use super::{is_json, names, nul};
+    use super::{has, is_json, names, nul};
 
     #[test]
     fn conditions_and_content_types() {
-        for (condition, holds) in
-            [("*", true), ("\"1\"", true), ("\"0\", \"1\"", true), ("\"2\"", false), ("", false)]
-        {
-            assert_eq!(names(condition, "\"1\""), holds, "{condition}");
+        for (condition, matches, none_match) in [
+            ("*", true, true),
+            ("\"1\"", true, true),
+            ("\"0\", \"1\"", true, true),
+            ("\"2\"", false, false),
+            ("W/\"1\"", false, true),
+            ("\"2\",W/\"1\"", false, true),
+            ("W/\"2\"", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(names(condition, "\"1\""), matches, "{condition}");
+            assert_eq!(has(condition, "\"1\""), none_match, "{condition}");
         }
         assert!(is_json("Application/JSON; charset=utf-8") && !is_json("text/plain"));
     }

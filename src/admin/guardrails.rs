@@ -154,7 +154,7 @@ fn warned(row: Row) -> Result<GuardrailBody, Problem> {
 }
 
 /// What of a guardrail its author writes. In a change, what is left out stays as it is.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GuardrailContent {
     /// 1 to 255 letters, digits, `_ - . /`; unique in the tenant.
@@ -230,7 +230,7 @@ pub(super) async fn create(State(admin): State<Admin>, call: Call) -> Result<Res
         .make(&admin, async || {
             let reason = content.reason.clone();
             let mut definition = blank(&tenant, &call.caller.name);
-            content.apply(&mut definition);
+            content.clone().apply(&mut definition);
             door::admit(&admin, &definition).await?;
             Ok(put(&call, (None, None), definition, ("guardrail.create", reason)))
         })
@@ -287,7 +287,7 @@ async fn change(
     tenant: &Tenant,
     id: Uuid,
     (action, reason): (&'static str, Option<String>),
-    edit: impl FnOnce(&mut GuardrailDefinition),
+    edit: impl FnOnce(&mut GuardrailDefinition) + Clone,
 ) -> Result<Response, Problem> {
     let made = call
         .make(admin, async || {
@@ -295,7 +295,7 @@ async fn change(
             call.check(&etag(&row))?;
             let old: GuardrailDefinition = row.definition(Table::Guardrails)?;
             let mut new = old.clone();
-            edit(&mut new);
+            edit.clone()(&mut new);
             if new == old {
                 return Ok(Plan::nothing(id));
             }
@@ -303,7 +303,7 @@ async fn change(
             if action != DEACTIVATE {
                 door::admit(admin, &new).await?;
             }
-            Ok(put(call, (Some(&row), Some(&old)), new, (action, reason)))
+            Ok(put(call, (Some(&row), Some(&old)), new, (action, reason.clone())))
         })
         .await?;
     answer(admin, tenant, &made).await
@@ -325,7 +325,7 @@ pub(super) async fn update(
         return Err(Problem::unprocessable(detail));
     }
     let reason = ("guardrail.update", content.reason.clone());
-    change((&admin, &call), &tenant, id, reason, |new| content.apply(new)).await
+    change((&admin, &call), &tenant, id, reason, |new| content.clone().apply(new)).await
 }
 
 #[utoipa::path(post, path = "/guardrails/{id}/activate", params(("id" = Uuid, Path), Whose),

@@ -203,7 +203,7 @@ pub(super) async fn read(
 /// An object with its tag, or 304 when the caller has it.
 pub(super) fn tagged(headers: &HeaderMap, etag: &str, body: &impl Serialize) -> Response {
     let has = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let mut response = if has.is_some_and(|has| call::names(has, etag)) {
+    let mut response = if has.is_some_and(|has| call::has(has, etag)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         axum::Json(body).into_response()
@@ -230,7 +230,7 @@ pub(super) fn unreadable(error: serde_json::Error) -> Problem {
 }
 
 /// What of a version its author writes. In a change, what is left out stays as it is.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Content {
     /// 1 to 255 letters, digits, `_ - . /`. All versions of a template share it.
@@ -406,7 +406,7 @@ pub(super) async fn create(State(admin): State<Admin>, call: Call) -> Result<Res
             }
             let mut definition = blank(&tenant, &name, &call.caller.name);
             let reason = content.reason.clone();
-            content.apply(&mut definition);
+            content.clone().apply(&mut definition);
             Ok(insert(&call, definition, None, reason))
         })
         .await?;
@@ -461,7 +461,7 @@ pub(super) async fn update(
             }
             let reason = content.reason.clone();
             if content.is_metadata_only() {
-                return Ok(edit(&call, &row, &old, content));
+                return Ok(edit(&call, &row, &old, content.clone()));
             }
             let latest = row.columns.get("latest_version").and_then(Value::as_u64).unwrap_or(0);
             let mut next = TemplateDefinition {
@@ -478,7 +478,7 @@ pub(super) async fn update(
                 model_config: old.model_config.clone(),
                 ..blank(&tenant, &old.name, &call.caller.name)
             };
-            content.apply(&mut next);
+            content.clone().apply(&mut next);
             Ok(insert(&call, next, Some(&old), reason))
         })
         .await?;

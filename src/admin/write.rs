@@ -18,6 +18,8 @@ use crate::words::ids::Tenant;
 
 /// `false`: it is stored, but the catalog cannot be built; `/status` says why.
 const IN_FORCE: HeaderName = HeaderName::from_static("x-chaperone-in-force");
+/// How often a change is planned before its caller has to.
+const PLANS_MAX: u32 = 4;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A change, and what it is answered with.
@@ -45,40 +47,55 @@ pub(super) struct Made {
 }
 
 impl Call {
-    /// Makes a change.
+    /// Makes a change. Without `If-Match` a caller means whatever is there: where somebody was faster, it is
+    /// planned once more upon what stands then.
     pub(super) async fn make(
         &self,
         admin: &Admin,
-        plan: impl AsyncFnOnce() -> Result<Plan, Problem>,
+        plan: impl AsyncFnOnce() -> Result<Plan, Problem> + Clone,
     ) -> Result<Made, Problem> {
         if let Some(made) = self.made_before(admin).await? {
             return Ok(made);
         }
-        let Plan { mut change, object, status } = match plan().await {
-            Ok(plan) => plan,
-            Err(problem) => return self.made_before(admin).await?.ok_or(problem),
-        };
-        if change.audit.is_empty() {
-            return Ok(Made { object, status, replayed: false, in_force: None });
+        let mut plans = 0;
+        loop {
+            plans += 1;
+            let Plan { mut change, object, status } = match plan.clone()().await {
+                Ok(plan) => plan,
+                Err(problem) => return self.made_before(admin).await?.ok_or(problem),
+            };
+            if change.audit.is_empty() {
+                return Ok(Made { object, status, replayed: false, in_force: None });
+            }
+            change.done = self.done(status, object);
+            let error = match admin.store.commit(&change).await {
+                Ok(()) => return Ok(self.made(admin, object, status, false).await),
+                Err(error @ (StoreError::Exists(_) | StoreError::Moved { .. })) => error,
+                Err(error) => return Err(error.into()),
+            };
+            // Perhaps it was this very request, sent twice.
+            if let Some(made) = self.made_before(admin).await? {
+                return Ok(made);
+            }
+            if self.is_conditional() && matches!(error, StoreError::Moved { .. }) {
+                return Err(stale("which has just changed"));
+            }
+            if self.is_conditional() || plans == PLANS_MAX {
+                return Err(error.into());
+            }
         }
-        change.done = self.key.as_ref().map(|key| Done {
+    }
+
+    /// What a retry with the same key will find.
+    fn done(&self, status: StatusCode, object: Uuid) -> Option<Done> {
+        let key = self.key.clone()?;
+        Some(Done {
             actor: self.caller.name.clone(),
-            key: key.clone(),
+            key,
             fingerprint: self.fingerprint.clone(),
             status: status.as_u16(),
             object_id: object.to_string(),
-        });
-        match admin.store.commit(&change).await {
-            Ok(()) => Ok(self.made(admin, object, status, false).await),
-            // Somebody was faster: perhaps this very request, sent twice.
-            Err(error @ (StoreError::Exists(_) | StoreError::Moved { .. })) => {
-                let moved = matches!(error, StoreError::Moved { .. }) && self.is_conditional();
-                let problem =
-                    if moved { stale("which has just changed") } else { Problem::from(error) };
-                self.made_before(admin).await?.ok_or(problem)
-            }
-            Err(error) => Err(error.into()),
-        }
+        })
     }
 
     /// Puts what was made in force here, and notes whether that worked.

@@ -2,15 +2,35 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Version;
 use super::definitions::{ExperimentDefinition, TemplateDefinition};
+use super::{Version, model_config};
 use crate::experiment::Experiment;
 use crate::template::RenderError;
 use crate::template::variables::{Type, Variable};
 
-/// Why a version cannot be activated: it must compile, declare what it uses, and render with values
-/// of the declared types. Says where: message, line and column.
+/// Why a version cannot be activated: it must work, use what it declares, and have settings that the API
+/// takes. Says where: message, line and column, or the field.
 pub fn template(definition: &TemplateDefinition) -> Result<Version, String> {
+    let version = works(definition)?;
+    // An optional one may be there for callers who send it all the same, as with an arm that does without.
+    let is_needed = |name: &&String| {
+        version.template.variables().iter().any(|one| one.name == **name && one.required)
+    };
+    if let Some(name) = version.template.unused().iter().find(is_needed) {
+        return Err(format!(
+            "variables: {name} is declared, and no text uses it; remove it, or give it \"required\": \
+             false if callers send it all the same"
+        ));
+    }
+    model_config::check(&definition.model_config)?;
+    Ok(version)
+}
+
+/// Why a version cannot serve: it must compile, declare what it uses, and render with sample values.
+///
+/// All that is asked of one that has been in force before: rules that came later must not stand in the way
+/// of a rollback.
+pub fn works(definition: &TemplateDefinition) -> Result<Version, String> {
     let version = Version::compile(definition)?;
     match version.template.render(&samples(version.template.variables())) {
         Ok(_) => Ok(version),

@@ -134,36 +134,103 @@ impl Parts<'_> {
             }
         };
         let mut scopes = Scopes::new(&guardrails);
-        let mut templates: HashMap<String, TemplateName> = HashMap::new();
-        for (source, definition) in self.templates {
-            let object = || format!("template {}@{}", definition.name, definition.version);
+        let running: Vec<_> =
+            self.experiments.into_iter().filter(|one| one.status == Status::Active).collect();
+        // Names that more than their versions have a say in.
+        let special: HashSet<&str> = running
+            .iter()
+            .map(|one| one.template_name.as_str())
+            .chain(self.lesser.iter().map(|(_, one)| one.name.as_str()))
+            .collect();
+        let known = previous.filter(|previous| Arc::ptr_eq(&previous.guardrails, &guardrails));
+        let mut kept = HashMap::new();
+        let mut templates: HashMap<&str, TemplateName> = HashMap::new();
+        for (name, versions) in by_name(&self.templates) {
+            let same = known.and_then(|known| known.templates.get(name));
+            match same.filter(|same| !special.contains(name) && same.is_made_of(&versions)) {
+                Some(same) => drop(kept.insert(name.to_owned(), same.clone())),
+                None => {
+                    let compiled = TemplateName::compile(&versions, &mut scopes, previous);
+                    templates.insert(name, compiled.map_err(|(object, why)| refuse(object, why))?);
+                }
+            }
+        }
+        for (source, definition) in self.lesser {
             let slot = Slot::new(source, definition, &mut scopes, previous);
-            let name = templates.entry(definition.name.clone()).or_default();
+            templates.entry(&definition.name).or_default().fall_back(slot);
+        }
+        for definition in running {
+            attach(&mut templates, definition)
+                .map_err(|why| refuse(format!("experiment {}", definition.name), why))?;
+        }
+        kept.extend(templates.into_iter().map(|(name, all)| (name.to_owned(), Arc::new(all))));
+        let scope = scopes.without_template.clone();
+        Ok(TenantCatalog { guardrails, scope, templates: kept })
+    }
+}
+
+/// A version with where it comes from.
+type Sourced<'d> = (Source, &'d Arc<TemplateDefinition>);
+
+/// Versions by their template's name, in the order in which the names come.
+fn by_name<'d>(templates: &[Sourced<'d>]) -> Vec<(&'d str, Vec<Sourced<'d>>)> {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut all: Vec<(&str, Vec<Sourced<'_>>)> = Vec::new();
+    for (source, one) in templates {
+        // Most sources give the versions of a name one after the other.
+        if let Some((name, versions)) = all.last_mut()
+            && *name == one.name
+        {
+            versions.push((*source, one));
+            continue;
+        }
+        let place = *places.entry(&one.name).or_insert(all.len());
+        match all.get_mut(place) {
+            Some((_, versions)) => versions.push((*source, one)),
+            None => all.push((&one.name, vec![(*source, one)])),
+        }
+    }
+    all
+}
+
+impl TemplateName {
+    /// All versions of a name; or which of them keeps the catalog from being built, and why.
+    fn compile(
+        versions: &[Sourced<'_>],
+        scopes: &mut Scopes<'_>,
+        previous: Option<&TenantCatalog>,
+    ) -> Result<Self, (String, String)> {
+        let mut name = Self::default();
+        for (source, definition) in versions {
+            let refuse =
+                |why| (format!("template {}@{}", definition.name, definition.version), why);
+            let slot = Slot::new(*source, definition, scopes, previous);
             if definition.is_active && definition.ab_test_group.is_none() {
-                let active = slot.serve().map_err(|why| refuse(object(), why.to_owned()))?;
+                let active = slot.serve().map_err(|why| refuse(why.to_owned()))?;
                 if name.active.replace(active).is_some() {
-                    let why = "a second active version of this name".to_owned();
-                    return Err(refuse(object(), why));
+                    return Err(refuse("a second active version of this name".to_owned()));
                 }
             }
             name.versions.insert(definition.version, slot);
         }
-        for (source, definition) in self.lesser {
-            let slot = Slot::new(source, definition, &mut scopes, previous);
-            templates.entry(definition.name.clone()).or_default().fall_back(slot);
-        }
-        for definition in self.experiments {
-            if definition.status == Status::Active {
-                attach(&mut templates, definition)
-                    .map_err(|why| refuse(format!("experiment {}", definition.name), why))?;
-            }
-        }
-        let scope = scopes.without_template.clone();
-        Ok(TenantCatalog { guardrails, scope, templates })
+        Ok(name)
     }
-}
 
-impl TemplateName {
+    /// Whether these versions, and nothing else, are what it was compiled from: then it is taken over whole.
+    fn is_made_of(&self, versions: &[Sourced<'_>]) -> bool {
+        let is_same = |(source, definition): &Sourced<'_>| {
+            let is_active = self.active.as_ref().is_none_or(|active| active.source == *source);
+            let slot = self.versions.get(&definition.version);
+            is_active
+                && slot.is_some_and(|slot| {
+                    slot.source == *source && Arc::ptr_eq(&slot.definition, definition)
+                })
+        };
+        self.experiment.is_none()
+            && self.versions.len() == versions.len()
+            && versions.iter().all(is_same)
+    }
+
     /// Takes in a version of a lesser source: it serves where nothing better does, and only if it
     /// works. Numbers of better sources stay theirs.
     fn fall_back(&mut self, slot: Slot) {
@@ -227,12 +294,12 @@ impl<'g> Scopes<'g> {
 }
 
 fn attach(
-    templates: &mut HashMap<String, TemplateName>,
+    templates: &mut HashMap<&str, TemplateName>,
     definition: &ExperimentDefinition,
 ) -> Result<(), String> {
     let experiment = experiment(definition)?;
     let name = templates
-        .get_mut(&definition.template_name)
+        .get_mut(definition.template_name.as_str())
         .ok_or_else(|| format!("there is no template {:?}", definition.template_name))?;
     let mut arms = HashMap::new();
     for arm in &experiment.arms {
@@ -283,7 +350,7 @@ impl Version {
             number: definition.version,
             target: definition.target,
             template,
-            content_hash: digest::sha256_hex(content.to_string().as_bytes()),
+            content_hash: digest::sha256_hex(digest::canonical(&content).to_string().as_bytes()),
             model_config,
         })
     }

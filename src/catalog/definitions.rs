@@ -259,21 +259,42 @@ impl Definition for ExperimentDefinition {
     }
 }
 
+/// Up to so many changes are put in their places one by one: sorting looks at every row there is.
+const FEW: usize = 32;
+
 fn updated<T: Definition>(old: &[Arc<T>], changes: Vec<Arc<T>>, whole: bool) -> Vec<Arc<T>> {
     if changes.is_empty() && !whole {
         return old.to_vec();
     }
-    let mut known: HashMap<Uuid, &Arc<T>> = old.iter().map(|one| (one.id(), one)).collect();
-    let mut all: Vec<Arc<T>> = changes
-        .into_iter()
-        .map(|change| match known.remove(&change.id()) {
-            Some(same) if *same == change => same.clone(),
-            _ => change,
-        })
-        .collect();
-    if !whole {
-        all.extend(known.into_values().cloned());
+    if changes.len() <= FEW && !whole {
+        return with_few(old, changes);
     }
+    let mut changed: HashMap<Uuid, Arc<T>> =
+        changes.into_iter().map(|one| (one.id(), one)).collect();
+    let mut all: Vec<Arc<T>> = Vec::with_capacity(old.len() + changed.len());
+    all.extend(old.iter().filter_map(|one| match changed.remove(&one.id()) {
+        Some(same) if same == *one => Some(one.clone()),
+        None if whole => None,
+        None => Some(one.clone()),
+        change => change,
+    }));
+    all.extend(changed.into_values());
     all.sort_by(|one, other| one.place().cmp(&other.place()));
+    all
+}
+
+fn with_few<T: Definition>(old: &[Arc<T>], mut changes: Vec<Arc<T>>) -> Vec<Arc<T>> {
+    let mut all: Vec<Arc<T>> = Vec::with_capacity(old.len() + changes.len());
+    for one in old {
+        match changes.iter_mut().find(|change| change.id() == one.id()) {
+            Some(same) if *same == *one => *same = one.clone(),
+            Some(_other) => {}
+            None => all.push(one.clone()),
+        }
+    }
+    for change in changes {
+        let place = all.partition_point(|one| one.place() <= change.place());
+        all.insert(place, change);
+    }
     all
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::gemini::json::camel;
 use crate::words::digest;
 
 /// Native names with their names in the OpenAI-compatible dialect.
@@ -39,7 +40,7 @@ impl ModelConfig {
                 read.model = Some(model.ok_or("model must be a model name")?.to_owned());
                 continue;
             }
-            let name = crate::gemini::json::camel(key.into()).into_owned();
+            let name = camel(key.into()).into_owned();
             if read.native.iter().any(|(known, _)| *known == name) {
                 return Err(format!("{name} is given twice"));
             }
@@ -57,7 +58,123 @@ impl ModelConfig {
 
     /// Bytes that go into the content hash.
     pub(super) fn fingerprint(&self) -> String {
-        digest::sha256_hex(self.defined.to_string().as_bytes())
+        digest::sha256_hex(digest::canonical(&self.defined).to_string().as_bytes())
+    }
+}
+
+/// What a setting may be.
+enum Kind {
+    /// A number between two.
+    Number(f64, f64),
+    /// A whole number between two.
+    Whole(i64, i64),
+    Flag,
+    Text,
+    /// One of these words, in upper or lower case.
+    Word(&'static [&'static str]),
+    /// At most so many texts.
+    Texts(usize),
+    /// Some of these words.
+    Words(&'static [&'static str]),
+    Object,
+}
+
+const INT32_MAX: i64 = i32::MAX as i64;
+
+/// `generationConfig` as Gemini documents it. Settings that are not here pass: the API grows faster than
+/// this list.
+const KNOWN: [(&str, Kind); 20] = [
+    ("temperature", Kind::Number(0.0, 2.0)),
+    ("topP", Kind::Number(0.0, 1.0)),
+    ("topK", Kind::Whole(1, INT32_MAX)),
+    ("candidateCount", Kind::Whole(1, 8)),
+    ("maxOutputTokens", Kind::Whole(1, INT32_MAX)),
+    ("stopSequences", Kind::Texts(5)),
+    ("seed", Kind::Whole(-INT32_MAX - 1, INT32_MAX)),
+    ("presencePenalty", Kind::Number(-2.0, 2.0)),
+    ("frequencyPenalty", Kind::Number(-2.0, 2.0)),
+    ("responseMimeType", Kind::Word(&["text/plain", "application/json", "text/x.enum"])),
+    ("responseSchema", Kind::Object),
+    ("responseModalities", Kind::Words(&["TEXT", "IMAGE", "AUDIO"])),
+    ("responseLogprobs", Kind::Flag),
+    ("logprobs", Kind::Whole(0, 20)),
+    ("enableEnhancedCivicAnswers", Kind::Flag),
+    ("audioTimestamp", Kind::Flag),
+    ("mediaResolution", Kind::Text),
+    ("speechConfig", Kind::Object),
+    ("imageConfig", Kind::Object),
+    ("thinkingConfig", Kind::Object),
+];
+
+const THINKING: [(&str, Kind); 3] = [
+    ("includeThoughts", Kind::Flag),
+    ("thinkingBudget", Kind::Whole(-1, INT32_MAX)),
+    ("thinkingLevel", Kind::Word(&["MINIMAL", "LOW", "MEDIUM", "HIGH"])),
+];
+
+/// What of a `model_config` the API would refuse: every field, with what it may be.
+pub fn check(config: &Map<String, Value>) -> Result<(), String> {
+    let mut problems = Vec::new();
+    for (key, value) in config {
+        problems.extend(problem("model_config", &KNOWN, key, value));
+        if let ("thinkingConfig", Value::Object(members)) = (camel(key.into()).as_ref(), value) {
+            let place = format!("model_config.{key}");
+            problems.extend(
+                members.iter().filter_map(|(key, value)| problem(&place, &THINKING, key, value)),
+            );
+        }
+    }
+    // In one order, whatever order a store keeps members in.
+    problems.sort();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+fn problem(place: &str, known: &[(&str, Kind)], key: &str, value: &Value) -> Option<String> {
+    let name = camel(key.into());
+    let (_, kind) = known.iter().find(|(known, _)| *known == name)?;
+    (!kind.fits(value)).then(|| format!("{place}.{key} must be {}", kind.allowed()))
+}
+
+impl Kind {
+    fn fits(&self, value: &Value) -> bool {
+        let is_word = |words: &[&str], value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|text| words.iter().any(|one| one.eq_ignore_ascii_case(text)))
+        };
+        match self {
+            Self::Number(low, high) => {
+                value.as_f64().is_some_and(|number| (*low..=*high).contains(&number))
+            }
+            Self::Whole(low, high) => {
+                let whole = digest::canonical(value).as_i64();
+                whole.is_some_and(|number| (*low..=*high).contains(&number))
+            }
+            Self::Flag => value.is_boolean(),
+            Self::Text => value.is_string(),
+            Self::Word(words) => is_word(words, value),
+            Self::Texts(most) => value.as_array().is_some_and(|items| {
+                items.len() <= *most
+                    && items.iter().all(|one| one.as_str().is_some_and(|text| !text.is_empty()))
+            }),
+            Self::Words(words) => {
+                value.as_array().is_some_and(|items| items.iter().all(|one| is_word(words, one)))
+            }
+            Self::Object => value.is_object(),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        match self {
+            Self::Number(low, high) => format!("a number from {low} to {high}"),
+            Self::Whole(low, high) => format!("a whole number from {low} to {high}"),
+            Self::Flag => "true or false".to_owned(),
+            Self::Text => "a text".to_owned(),
+            Self::Word(words) => format!("one of {}", words.join(", ")),
+            Self::Texts(most) => format!("a list of at most {most} texts, none empty"),
+            Self::Words(words) => format!("a list of {}", words.join(", ")),
+            Self::Object => "an object".to_owned(),
+        }
     }
 }
 
@@ -67,4 +184,53 @@ fn is_model(name: &str) -> bool {
         && name.len() <= 128
         && !name.starts_with('.')
         && name.chars().all(|one| one.is_ascii_alphanumeric() || "-_.@".contains(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::check;
+
+    fn checked(config: &Value) -> Result<(), String> {
+        check(config.as_object().unwrap())
+    }
+
+    #[test]
+    fn settings_that_the_api_takes_pass() {
+        for config in [
+            json!({"model": "gemini-2.5-flash", "temperature": 0, "topP": 1.0, "top_k": 40}),
+            json!({"max_output_tokens": 8192.0, "stopSequences": ["a", "b"], "seed": -1}),
+            json!({"responseMimeType": "application/json", "responseSchema": {"type": "STRING"}}),
+            json!({"thinkingConfig": {"thinkingBudget": -1, "thinking_level": "low", "new": 1}}),
+            json!({"responseModalities": ["TEXT"], "somethingNew": "hot"}),
+        ] {
+            assert_eq!(checked(&config), Ok(()), "{config}");
+        }
+    }
+
+    #[test]
+    fn settings_that_it_refuses_are_named_with_what_they_may_be() {
+        for (config, expected) in [
+            (
+                json!({"temperature": "hot"}),
+                "model_config.temperature must be a number from 0 to 2",
+            ),
+            (json!({"temperature": 2.5}), "model_config.temperature must be a number from 0 to 2"),
+            (json!({"top_p": -0.1}), "model_config.top_p must be a number from 0 to 1"),
+            (json!({"topK": 1.5}), "model_config.topK must be a whole number from 1 to 2147483647"),
+            (
+                json!({"stopSequences": ["1", "2", "3", "4", "5", "6"]}),
+                "model_config.stopSequences must be a list of at most 5 texts, none empty",
+            ),
+            (json!({"responseLogprobs": 1}), "model_config.responseLogprobs must be true or false"),
+            (
+                json!({"thinkingConfig": {"thinkingLevel": "huge"}, "candidateCount": 0}),
+                "model_config.candidateCount must be a whole number from 1 to 8; \
+                 model_config.thinkingConfig.thinkingLevel must be one of MINIMAL, LOW, MEDIUM, HIGH",
+            ),
+        ] {
+            assert_eq!(checked(&config), Err(expected.to_owned()), "{config}");
+        }
+    }
 }

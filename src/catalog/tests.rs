@@ -1,11 +1,13 @@
 //! Compiling the seeds, refusing what is broken, keeping what is not in force.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::definitions::Definitions;
 use super::files::seeds;
-use super::{Catalog, Source};
+use super::{Blueprint, Catalog, Source, TemplateName, Tier};
 use crate::words::ids::Tenant;
 
 fn compile(definitions: Definitions) -> Result<Catalog, super::CatalogError> {
@@ -79,4 +81,82 @@ fn experiments_must_name_working_versions() {
     assert_eq!(name.experiment.as_ref().unwrap().experiment.arms[1].key, "variant_a");
     let error = compile(with(&templates, &experiment(3))).unwrap_err();
     assert_eq!(error.object, "experiment e");
+}
+
+#[test]
+fn changes_take_their_places_however_many_they_are() {
+    let versions = |numbers: &[u32], text: &str| {
+        let all: Vec<_> = numbers.iter().map(|number| template(*number, false, text)).collect();
+        with(&all, &json!([]))
+    };
+    let old = Definitions::default().updated(versions(&[2, 4, 6, 8], "a"), true);
+    for more in [vec![5, 1, 9, 4], (1..100).rev().collect::<Vec<u32>>()] {
+        let new = old.updated(versions(&more, "b"), false);
+        let mut numbers: Vec<u32> = more.iter().copied().chain([2, 4, 6, 8]).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let found: Vec<u32> = new.templates.iter().map(|one| one.version).collect();
+        assert_eq!(found, numbers);
+        for one in &new.templates {
+            assert_eq!(one.template_text == "b", more.contains(&one.version), "{}", one.version);
+        }
+        // What says the same stays the same object.
+        let same = new.updated(versions(&more, "b"), false);
+        assert!(same.templates.iter().zip(&new.templates).all(|(one, two)| Arc::ptr_eq(one, two)));
+    }
+}
+
+/// Built upon another catalog, with lesser sources.
+fn build(definitions: &Arc<Definitions>, tiers: &[Tier], previous: Option<&Catalog>) -> Catalog {
+    let (source, now, generation) = (Source::Database, Timestamp::UNIX_EPOCH, 1);
+    let definitions = definitions.clone();
+    Catalog::build(Blueprint { definitions, source, generation, now, tiers, previous }).unwrap()
+}
+
+#[test]
+fn a_name_is_taken_over_while_nothing_of_it_changes() {
+    let name = |catalog: &Catalog, name: &str| -> Arc<TemplateName> {
+        catalog.tenant(&Tenant::default()).unwrap().templates[name].clone()
+    };
+    let other = json!({"id": uuid::Uuid::from_u128(7), "name": "other", "version": 1, "template_text": "o", "is_active": true});
+    let first =
+        Arc::new(with(&[template(1, true, "a"), template(2, false, "b"), other], &json!([])));
+    let catalog = build(&first, &[], None);
+    let again = build(&first, &[], Some(&catalog));
+    assert!(Arc::ptr_eq(&name(&catalog, "t"), &name(&again, "t")));
+
+    let changes = with(&[template(1, false, "a"), template(2, true, "b")], &json!([]));
+    let second = Arc::new(first.updated(changes, false));
+    let moved = build(&second, &[], Some(&again));
+    assert!(Arc::ptr_eq(&name(&moved, "other"), &name(&again, "other")));
+    assert_eq!(name(&moved, "t").active.as_ref().unwrap().version.number, 2);
+
+    // Without its active version the files serve the name; without the files nobody does.
+    let changes = with(&[template(1, false, "a"), template(2, false, "b")], &json!([]));
+    let off = Arc::new(second.updated(changes, false));
+    let files = Arc::new(with(&[template(1, true, "from a file")], &json!([])));
+    let tiers = [Tier { source: Source::File, definitions: files }];
+    let fallen = build(&off, &tiers, Some(&moved));
+    assert_eq!(name(&fallen, "t").active.as_ref().unwrap().source, Source::File);
+    let gone = build(&off, &[], Some(&fallen));
+    assert!(name(&gone, "t").active.is_none() && name(&gone, "other").active.is_some());
+
+    // An experiment comes and goes without a version changing.
+    let test = json!([{
+        "id": uuid::Uuid::from_u128(9), "name": "e", "template_name": "t", "status": "active",
+        "control_template_id": uuid::Uuid::from_u128(1),
+        "variant_template_ids": [uuid::Uuid::from_u128(2)],
+        "traffic_split": {"variant_a": 50, "control": 50},
+    }]);
+    let mut testing = second.as_ref().clone();
+    testing.experiments = with(&[], &test).experiments;
+    let running = build(&Arc::new(testing), &[], Some(&moved));
+    assert!(name(&running, "t").experiment.is_some());
+    assert!(name(&build(&second, &[], Some(&running)), "t").experiment.is_none());
+
+    // Guardrails decide what looks at a version's calls.
+    let mut guarded = second.as_ref().clone();
+    guarded.guardrails = seeds().unwrap().guardrails;
+    let guarded = build(&Arc::new(guarded), &[], Some(&moved));
+    assert!(!Arc::ptr_eq(&name(&guarded, "t"), &name(&moved, "t")));
 }

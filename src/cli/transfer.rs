@@ -12,7 +12,7 @@ use crate::app;
 use crate::catalog::definitions::{
     Definition, Definitions, ExperimentDefinition, GuardrailDefinition, Status, TemplateDefinition,
 };
-use crate::catalog::{Catalog, Source};
+use crate::catalog::{Catalog, Source, check};
 use crate::store::audit::Entry;
 use crate::store::sources::from_directory;
 use crate::store::{Activation, Change, Expect, Move, RowQuery, Store, Table};
@@ -79,7 +79,9 @@ pub async fn import(file: Option<&Path>, dir: &Path, activate: bool) -> anyhow::
         say(format_args!("left alone: {name}"));
     }
     if !left.is_empty() {
-        say("change them through the admin API, or import with --activate");
+        say(
+            "what is off goes on with --activate; what is different is changed through the admin API",
+        );
     }
     Ok(())
 }
@@ -133,6 +135,8 @@ impl Import<'_> {
                 self.note("template.import", None::<&TemplateDefinition>, one.as_ref());
             }
             if switches && self.activate {
+                check::template(one)
+                    .map_err(|why| anyhow::anyhow!("{shown} cannot be activated: {why}"))?;
                 self.switch(one, there);
             } else if there.is_none() {
                 let version = TemplateDefinition { is_active: false, ..stamped(one) };
@@ -225,19 +229,33 @@ impl Import<'_> {
             known.experiments.iter().map(|one| (one.place(), one)).collect();
         for one in &given.experiments {
             let shown = format!("experiment {} of tenant {}", one.name, one.tenant_id);
-            if let Some(there) = by_place.get(&one.place()) {
-                if there.id != one.id {
-                    bail!("{shown} is in the store with another id");
-                }
-                continue;
+            let there = by_place.get(&one.place()).copied();
+            if there.is_some_and(|there| there.id != one.id) {
+                bail!("{shown} is in the store with another id");
             }
+            let runs = matches!(one.status, Status::Active | Status::Paused);
             let mut new = one.as_ref().clone();
-            if matches!(one.status, Status::Active | Status::Paused) && !self.activate {
-                new.status = Status::Draft;
-                self.left.push(format!("{shown} is a draft"));
+            if let Some(there) = there {
+                let is_held_back = runs && there.status == Status::Draft;
+                if set_up(there) != set_up(one) {
+                    self.left.push(format!("{shown} is different"));
+                    continue;
+                }
+                if !is_held_back {
+                    continue;
+                }
+                (new.created_by, new.created_at) = (there.created_by.clone(), there.created_at);
             }
-            new.created_at = new.created_at.or(Some(clock::now_micros()));
-            self.note("experiment.import", None::<&ExperimentDefinition>, &new);
+            if runs && !self.activate {
+                self.left.push(format!("{shown} is a draft"));
+                if there.is_some() {
+                    continue;
+                }
+                new.status = Status::Draft;
+            }
+            (new.updated_by, new.updated_at) = (Some(ACTOR.to_owned()), Some(clock::now_micros()));
+            new.created_at = new.created_at.or(new.updated_at);
+            self.note("experiment.import", there.map(Arc::as_ref), &new);
             self.puts.experiments.push(Arc::new(new));
         }
         Ok(())
@@ -307,6 +325,22 @@ async fn expectation<T: Definition + serde::de::DeserializeOwned>(
 fn stamped(one: &TemplateDefinition) -> TemplateDefinition {
     let made = one.created_at.or(Some(clock::now_micros()));
     TemplateDefinition { created_at: made, updated_at: one.updated_at.or(made), ..one.clone() }
+}
+
+/// What of an experiment is decided before it runs.
+fn set_up(one: &ExperimentDefinition) -> ExperimentDefinition {
+    ExperimentDefinition {
+        status: Status::Draft,
+        arms: None,
+        start_date: None,
+        end_date: None,
+        winner_template_id: None,
+        created_by: None,
+        created_at: None,
+        updated_by: None,
+        updated_at: None,
+        ..one.clone()
+    }
 }
 
 /// What of a version can never change.

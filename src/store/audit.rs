@@ -12,6 +12,9 @@ use uuid::Uuid;
 use crate::words::digest;
 use crate::words::ids::Tenant;
 
+/// The statement of both stores.
+pub(super) const HEAD: &str = "select entries, sequence, hash from prompt_audit_head where id = 1";
+
 /// What happened, before it has its place in the chain.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -56,6 +59,17 @@ pub struct Chained {
     pub reason: Option<String>,
     pub request_id: Option<String>,
     pub previous_hash: Option<String>,
+    pub hash: Option<String>,
+}
+
+/// Where the chain ends, as noted beside it when the last entry was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Head {
+    /// How many entries were ever written.
+    pub entries: i64,
+    /// Of the last one; `None`: none was.
+    pub sequence: Option<i64>,
+    /// Of the last one.
     pub hash: Option<String>,
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 2] = [
+pub(super) const POSTGRES: [Migration; 3] = [
     Migration {
         version: 1,
         name: "core",
@@ -25,9 +25,15 @@ pub(super) const POSTGRES: [Migration; 2] = [
         up: include_str!("../../migrations/postgres/0002_control.up.sql"),
         down: include_str!("../../migrations/postgres/0002_control.down.sql"),
     },
+    Migration {
+        version: 3,
+        name: "audit_head",
+        up: include_str!("../../migrations/postgres/0003_audit_head.up.sql"),
+        down: include_str!("../../migrations/postgres/0003_audit_head.down.sql"),
+    },
 ];
 
-pub(super) const SQLITE: [Migration; 2] = [
+pub(super) const SQLITE: [Migration; 3] = [
     Migration {
         version: 1,
         name: "core",
@@ -39,6 +45,12 @@ pub(super) const SQLITE: [Migration; 2] = [
         name: "control",
         up: include_str!("../../migrations/sqlite/0002_control.up.sql"),
         down: include_str!("../../migrations/sqlite/0002_control.down.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "audit_head",
+        up: include_str!("../../migrations/sqlite/0003_audit_head.up.sql"),
+        down: include_str!("../../migrations/sqlite/0003_audit_head.down.sql"),
     },
 ];
 

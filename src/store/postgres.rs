@@ -1,54 +1,60 @@
 //! PostgreSQL through a small pool.
 //!
-//! Statements are unnamed, so that a pooler in transaction mode works; every call has a deadline, and
-//! a connection that missed it is dropped rather than given back.
+//! Statements are unnamed, so that a pooler in transaction mode works; every call has a deadline, here
+//! and on the server, and a connection that missed it is dropped rather than given back.
 
+mod limits;
+mod listen;
 mod migrate;
+mod refused;
 mod report;
 mod sql;
 mod write;
 
-use std::future::{pending, poll_fn};
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
 use serde_json::Value;
+use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql, Type};
-use tokio_postgres::{AsyncMessage, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::audit::{self, AuditQuery, Chained};
+use uuid::Uuid;
+
+use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, Done, ExecutionQuery, Row, RowQuery, Store, StoreError, Table, tls,
+    Activation, Change, Changed, Done, ExecutionQuery, Marks, Row, RowQuery, Store, StoreError,
+    Table, tls,
 };
 use crate::execution::Execution;
 use crate::words::ids::Tenant;
 use crate::words::secret::Secret;
+use refused::{from_driver, is_stale};
 
-/// For one statement of the background, connecting included.
+/// For one statement of the background, and for connecting before it.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For what an admin waits for: the answer must be there within two seconds, whatever it says.
-const ADMIN_DEADLINE: Duration = Duration::from_millis(1_500);
+const ADMIN_DEADLINE: Duration = Duration::from_millis(1_400);
 /// A change of many rows is given this much more for each.
 const ROW_ALLOWANCE: Duration = Duration::from_millis(2);
 /// For a migration, which may wait for another process's.
 const MIGRATION_DEADLINE: Duration = Duration::from_mins(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// The channel that the migration's trigger announces on.
-const LISTEN: &str = "listen chaperone_catalog";
-
 /// The shared authority of many sidecars.
 pub struct Postgres {
     pool: Pool,
     config: Config,
     tls: MakeRustlsConnect,
+    /// The channel on which this process tells itself that it hears.
+    echo: String,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -81,37 +87,47 @@ impl Postgres {
         let tls = tls::connector(ca_file)?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config.clone(), tls.clone(), recycling);
-        let timeouts = Timeouts {
-            wait: Some(CONNECT_DEADLINE),
-            create: Some(CONNECT_DEADLINE),
-            recycle: Some(CONNECT_DEADLINE),
-        };
+        let timeouts =
+            Timeouts { wait: Some(DEADLINE), create: Some(DEADLINE), recycle: Some(DEADLINE) };
         let pool = Pool::builder(manager)
             .max_size(connections_max)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { pool, config, tls })
+        let echo = format!("chaperone_echo_{}", Uuid::new_v4().simple());
+        Ok(Self { pool, config, tls, echo })
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| match error {
-            deadpool_postgres::PoolError::Backend(error) => from_driver(&error),
+            PoolError::Backend(error) => from_driver(&error),
+            PoolError::Timeout(_) => late(),
             other => StoreError::Unavailable(other.to_string()),
         })
     }
 
-    /// One statement of the background.
+    /// One statement of the background. Connecting has a deadline of its own: of a slow database, what is
+    /// recorded still gets through.
     async fn query(
         &self,
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        self.ask(DEADLINE, sql, params).await
+        let attempt = async || {
+            let lent = Lent::new(self.connection().await?);
+            let asking = lent.ask(DEADLINE, sql, params);
+            tokio::time::timeout(DEADLINE, asking).await.map_err(|_late| late())?
+        };
+        let answer = match attempt().await? {
+            // Of another time: a new session may find the server that takes writes.
+            Err(error) if is_stale(&error) => attempt().await?,
+            answer => answer,
+        };
+        answer.map_err(|error| from_driver(&error))
     }
 
-    /// One statement that must have answered by the deadline.
+    /// One statement that must have answered by the deadline, connecting included.
     async fn ask(
         &self,
         deadline: Duration,
@@ -120,9 +136,7 @@ impl Postgres {
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
         let asking = async {
             let lent = Lent::new(self.connection().await?);
-            let answer = lent.client()?.query_typed(sql, params).await;
-            lent.give_back();
-            answer.map_err(|error| from_driver(&error))
+            lent.ask(deadline, sql, params).await?.map_err(|error| from_driver(&error))
         };
         tokio::time::timeout(deadline, asking).await.map_err(|_late| late())?
     }
@@ -143,12 +157,31 @@ impl Lent {
         Self(Some(connection))
     }
 
-    fn client(&self) -> Result<&Object, StoreError> {
-        self.0.as_ref().ok_or_else(late)
+    async fn ask(
+        self,
+        deadline: Duration,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>, StoreError> {
+        let client = self.0.as_ref().ok_or_else(late)?;
+        let answer = limits::query(client, deadline, sql, params).await;
+        if answer.as_ref().is_err_and(is_stale) {
+            self.give_up();
+        } else {
+            self.give_back();
+        }
+        Ok(answer)
     }
 
     fn give_back(mut self) {
         drop(self.0.take());
+    }
+
+    /// Closes it, and those that wait in the pool: what is wrong with it is wrong with them.
+    fn give_up(self) {
+        if let Some(pool) = self.0.as_ref().and_then(Object::pool) {
+            pool.retain(|_, _| false);
+        }
     }
 }
 
@@ -168,25 +201,13 @@ impl Store for Postgres {
 
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
         let since = since.unwrap_or(-1);
-        let rows = self.query(&sql::changed(), &[(&since, Type::INT8)]).await?;
-        let mut changed = Changed::default();
-        let mut of_table: [Vec<&str>; 3] = Default::default();
-        for row in &rows {
-            let (what, json): (&str, &str) = (
-                row.try_get(0).map_err(|error| from_driver(&error))?,
-                row.try_get(1).map_err(|error| from_driver(&error))?,
-            );
-            let table = Table::ALL.into_iter().zip(&mut of_table);
-            match (what, table.into_iter().find(|(table, _)| table.name() == what)) {
-                (_, Some((_, rows))) => rows.push(json),
-                ("counts", None) => changed.counts = serde_json::from_str(json).unwrap_or_default(),
-                (_, None) => changed.revision = json.parse().unwrap_or_default(),
-            }
-        }
-        for (table, rows) in Table::ALL.into_iter().zip(&of_table) {
-            changed.take(table, rows)?;
-        }
-        Ok(changed)
+        told(&self.query(&sql::changed(), &[(&since, Type::INT8)]).await?)
+    }
+
+    async fn differing(&self, marks: &Marks) -> Result<Changed, StoreError> {
+        let (ids, marks): (Vec<Uuid>, Vec<i64>) = marks.0.iter().unzip();
+        let params: [Param<'_>; 2] = [(&ids, Type::UUID_ARRAY), (&marks, Type::INT8_ARRAY)];
+        told(&self.query(&sql::differing(), &params).await?)
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
@@ -196,25 +217,7 @@ impl Store for Postgres {
     }
 
     async fn listen(&self, changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError> {
-        let connecting = self.config.connect(self.tls.clone());
-        let (client, mut connection) = within(CONNECT_DEADLINE, connecting).await?;
-        let drive = async {
-            while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-                if let AsyncMessage::Notification(_) =
-                    message.map_err(|error| from_driver(&error))?
-                {
-                    changed();
-                }
-            }
-            Err::<(), _>(StoreError::Unavailable("the listening connection closed".to_owned()))
-        };
-        let listen = async {
-            client.batch_execute(LISTEN).await.map_err(|error| from_driver(&error))?;
-            // What was announced while nobody listened is found now.
-            changed();
-            pending::<Result<(), StoreError>>().await
-        };
-        tokio::try_join!(drive, listen).map(drop)
+        self.hear(changed).await
     }
 
     async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
@@ -268,8 +271,12 @@ impl Store for Postgres {
         let writing = async {
             let mut lent = Lent::new(self.connection().await?);
             let connection = lent.0.as_mut().ok_or_else(late)?;
-            let written = self.write(connection, change).await;
-            lent.give_back();
+            let written = self.write(connection, change, deadline).await;
+            if matches!(written, Err(StoreError::Unavailable(_))) {
+                lent.give_up();
+            } else {
+                lent.give_back();
+            }
             written
         };
         tokio::time::timeout(deadline, writing).await.map_err(|_late| late())?
@@ -303,6 +310,17 @@ impl Store for Postgres {
         rows.iter().map(|row| chained(row).map_err(|error| from_driver(&error))).collect()
     }
 
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let rows = match self.ask(ADMIN_DEADLINE, audit::HEAD, &[]).await {
+            Err(StoreError::NotMigrated) => return Ok(None),
+            asked => asked?,
+        };
+        let head = |row: &tokio_postgres::Row| {
+            Ok(Head { entries: row.try_get(0)?, sequence: row.try_get(1)?, hash: row.try_get(2)? })
+        };
+        rows.first().map(head).transpose().map_err(|error| from_driver(&error))
+    }
+
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError> {
         let params: [Param<'_>; 2] = [(&actor, Type::TEXT), (&key, Type::TEXT)];
         let rows = self.ask(ADMIN_DEADLINE, sql::DONE, &params).await?;
@@ -330,6 +348,31 @@ impl Store for Postgres {
     async fn migrate_down(&self, to: i32) -> Result<Migrated, StoreError> {
         self.run_down(to).await
     }
+}
+
+/// Definitions from rows of what they are, their JSON, their id and their mark.
+fn told(rows: &[tokio_postgres::Row]) -> Result<Changed, StoreError> {
+    let driver = |error: tokio_postgres::Error| from_driver(&error);
+    let mut changed = Changed::default();
+    let mut of_table: [Vec<&str>; 3] = Default::default();
+    for row in rows {
+        let (what, json): (&str, &str) =
+            (row.try_get(0).map_err(driver)?, row.try_get(1).map_err(driver)?);
+        let table = Table::ALL.into_iter().zip(&mut of_table);
+        match (what, table.into_iter().find(|(table, _)| table.name() == what)) {
+            (_, Some((_, rows))) => {
+                rows.push(json);
+                let (id, mark) = (row.try_get(2).map_err(driver)?, row.try_get(3).map_err(driver)?);
+                changed.marks.0.insert(id, mark);
+            }
+            ("counts", None) => changed.counts = serde_json::from_str(json).unwrap_or_default(),
+            (_, None) => changed.revision = json.parse().unwrap_or_default(),
+        }
+    }
+    for (table, rows) in Table::ALL.into_iter().zip(&of_table) {
+        changed.take(table, rows)?;
+    }
+    Ok(changed)
 }
 
 fn chained(row: &tokio_postgres::Row) -> Result<Chained, tokio_postgres::Error> {
@@ -373,32 +416,6 @@ fn is_local(config: &Config) -> bool {
                 || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     })
-}
-
-/// Sorts driver errors by what to do about them. A message of the server can quote values of a row,
-/// so only its SQLSTATE and constraint leave.
-fn from_driver(error: &tokio_postgres::Error) -> StoreError {
-    let Some(server) = error.as_db_error() else {
-        return StoreError::Unavailable(error.to_string());
-    };
-    let code = server.code();
-    if [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_OBJECT]
-        .contains(code)
-    {
-        return StoreError::NotMigrated;
-    }
-    let constraint = server.constraint().map(|name| format!(" on {name}")).unwrap_or_default();
-    let what = format!("SQLSTATE {}{constraint}", code.code());
-    // Only what is wrong with the row itself is final: bad data and violated constraints. Deadlocks,
-    // permissions, restarts and full disks pass.
-    if *code == SqlState::UNIQUE_VIOLATION {
-        return StoreError::Exists(server.constraint().unwrap_or("a key").to_owned());
-    }
-    if ["22", "23"].iter().any(|class| code.code().starts_with(class)) {
-        StoreError::Refused(what)
-    } else {
-        StoreError::Unavailable(what)
-    }
 }
 
 /// `jsonb` refuses U+0000; a record with one keeps its place with U+FFFD instead.

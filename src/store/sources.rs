@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::snapshot::Snapshot;
-use super::{Store, StoreError};
+use super::{Marks, Store, StoreError};
 use crate::catalog::definitions::Definitions;
 use crate::catalog::{Blueprint, Catalog, Source, Tier, files};
 
@@ -35,25 +35,57 @@ pub struct Failure {
     pub why: String,
 }
 
-/// Definitions of the database with the revision they stand at.
-pub type Read = (Arc<Definitions>, i64);
+/// What the database said.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// Everything it defines.
+    pub definitions: Arc<Definitions>,
+    /// Where they stand.
+    pub revision: i64,
+    /// By which the store tells what is still the same.
+    pub marks: Arc<Marks>,
+}
+
+/// How much is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The rows that say they changed.
+    Changes,
+    /// Everything, files included.
+    Everything,
+}
 
 impl Sources {
-    /// What the database says. Only what changed since `known` is read, unless rows were deleted.
-    pub async fn database(&self, known: Option<Read>) -> Result<Read, Failure> {
+    /// What the database says. Of what is known, only what is different is read, unless rows were deleted.
+    pub async fn database(&self, known: Option<&Read>, depth: Depth) -> Result<Read, Failure> {
         let failed =
             |error: StoreError| Failure { source: Source::Database, why: error.to_string() };
-        if let Some((definitions, revision)) = &known {
-            let changed = self.store.changed(Some(*revision)).await.map_err(failed)?;
-            let updated = definitions.updated(changed.definitions, false);
+        if let Some(known) = known {
+            let changed = match depth {
+                Depth::Changes => self.store.changed(Some(known.revision)).await,
+                Depth::Everything => self.store.differing(&known.marks).await,
+            };
+            let changed = changed.map_err(failed)?;
+            let updated = known.definitions.updated(changed.definitions, false);
             // Fewer rows: some were deleted. An earlier revision: an older copy was put back.
-            if updated.counts() == changed.counts && changed.revision >= *revision {
-                return Ok((Arc::new(updated), changed.revision));
+            let is_newer = changed.revision >= known.revision || depth == Depth::Everything;
+            if updated.counts() == changed.counts && is_newer {
+                // Old marks only cost a second look, and a change should cost what changed.
+                let marks = match depth {
+                    Depth::Changes => known.marks.clone(),
+                    Depth::Everything => Arc::new(known.marks.updated(changed.marks)),
+                };
+                let definitions = Arc::new(updated);
+                return Ok(Read { definitions, revision: changed.revision, marks });
             }
         }
         let changed = self.store.changed(None).await.map_err(failed)?;
-        let old = known.map(|(definitions, _)| definitions).unwrap_or_default();
-        Ok((Arc::new(old.updated(changed.definitions, true)), changed.revision))
+        let old = known.map(|known| known.definitions.clone()).unwrap_or_default();
+        Ok(Read {
+            definitions: Arc::new(old.updated(changed.definitions, true)),
+            revision: changed.revision,
+            marks: Arc::new(changed.marks),
+        })
     }
 
     /// The definitions of the sources behind the snapshot, best first: they serve the names that the

@@ -18,11 +18,11 @@ use rusqlite::types::Value as Field;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 use serde_json::Value;
 
-use super::audit::{self, AuditQuery, Chained};
+use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Row, RowQuery, Store,
+    Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Marks, Row, RowQuery, Store,
     StoreError, Table,
 };
 use crate::execution::Execution;
@@ -93,6 +93,11 @@ impl Store for Sqlite {
 
     async fn changed(&self, since: Option<i64>) -> Result<Changed, StoreError> {
         Self::on(&self.catalog, move |connection| changed(connection, since)).await
+    }
+
+    /// Everything: its rows have no marks, and are near.
+    async fn differing(&self, _marks: &Marks) -> Result<Changed, StoreError> {
+        self.changed(None).await
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
@@ -195,6 +200,19 @@ impl Store for Sqlite {
             rows.collect()
         })
         .await
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let read = self.read(|connection| {
+            let head = |row: &rusqlite::Row<'_>| {
+                Ok(Head { entries: row.get(0)?, sequence: row.get(1)?, hash: row.get(2)? })
+            };
+            connection.query_row(audit::HEAD, [], head).optional()
+        });
+        match read.await {
+            Err(StoreError::NotMigrated) => Ok(None),
+            read => read,
+        }
     }
 
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError> {

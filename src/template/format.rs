@@ -3,11 +3,9 @@
 //! Python's attribute walks, indexes, conversions and format specs are refused where the template is
 //! saved, with a hint, rather than misread when it is used.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
-use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError};
+use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError, Used, place};
 
 #[derive(Debug)]
 pub(super) struct Format {
@@ -21,7 +19,7 @@ enum Piece {
 }
 
 impl Format {
-    pub(super) fn parse(text: &str, used: &mut BTreeSet<String>) -> Result<Self, SyntaxError> {
+    pub(super) fn parse(text: &str, used: &mut Used) -> Result<Self, SyntaxError> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut letters = text.char_indices().peekable();
@@ -38,7 +36,7 @@ impl Format {
                     }
                     pieces.push(Piece::Literal(std::mem::take(&mut literal)));
                     pieces.push(Piece::Hole(name.to_owned()));
-                    used.insert(name.to_owned());
+                    used.entry(name.to_owned()).or_insert(at);
                 }
                 '}' => {
                     let what = "a closing brace without an opening one; write }} for a brace";
@@ -90,8 +88,6 @@ fn hole(rest: &str) -> Result<&str, String> {
 }
 
 fn at_place(text: &str, at: usize, what: String) -> SyntaxError {
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let (line, column) = place(text, at);
     SyntaxError { line, column, what }
 }

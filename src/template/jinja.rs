@@ -11,7 +11,7 @@ use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
 use serde_json::{Map, Value};
 
-use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError};
+use super::{OUTPUT_BYTES_MAX, RenderError, SyntaxError, Used, place};
 
 /// Steps of the engine for one message.
 const FUEL: u64 = 50_000;
@@ -24,36 +24,74 @@ pub(super) struct Jinja {
 }
 
 impl Jinja {
-    pub(super) fn parse(text: &str, used: &mut BTreeSet<String>) -> Result<Self, SyntaxError> {
+    pub(super) fn parse(text: &str, used: &mut Used) -> Result<Self, SyntaxError> {
         let mut environment = environment();
-        environment.add_template_owned(NAME, text.to_owned()).map_err(|error| refused(&error))?;
+        environment
+            .add_template_owned(NAME, text.to_owned())
+            .map_err(|error| refused(text, &error))?;
         let names = environment
             .get_template(NAME)
-            .map_err(|error| refused(&error))?
+            .map_err(|error| refused(text, &error))?
             .undeclared_variables(false);
         let globals: BTreeSet<String> =
             environment.globals().map(|(name, _)| name.to_owned()).collect();
-        used.extend(names.into_iter().filter(|name| !globals.contains(name)));
+        let names = names.into_iter().filter(|name| !globals.contains(name));
+        used.extend(names.map(|name| (name.clone(), first_use(text, &name))));
         Ok(Self { environment })
     }
 
     pub(super) fn render(&self, values: &Map<String, Value>) -> Result<String, RenderError> {
         let mut output = Bounded(Vec::new());
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| {
-                let context = minijinja::Value::from(Serde(values));
-                template.render_captured_to(context, &mut output).map(drop)
-            })
-            .map_err(|error| failed(&error))?;
+        let template = self.environment.get_template(NAME).map_err(|error| failed("", &error))?;
+        let context = minijinja::Value::from(Serde(values));
+        template
+            .render_captured_to(context, &mut output)
+            .map_err(|error| failed(template.source(), &error))?;
         String::from_utf8(output.0)
             .map_err(|_not_utf8| RenderError::Engine { what: "the output is not UTF-8".to_owned() })
     }
 }
 
+/// The byte where a name first stands in a tag, not as an attribute, a keyword argument or within quotes.
+/// The engine tells which names a text uses, not where.
+fn first_use(text: &str, name: &str) -> usize {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let bytes = text.as_bytes();
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or(b' ');
+    let (mut at, mut tag, mut quote) = (0, None, None);
+    while at < bytes.len() {
+        let here = byte(at);
+        match (tag, quote) {
+            (None, _) if here == b'{' && b"{%#".contains(&byte(at + 1)) => {
+                tag = Some(if byte(at + 1) == b'{' { b'}' } else { byte(at + 1) });
+                at += 1;
+            }
+            (None, _) => {}
+            (Some(_), Some(mark)) if here == b'\\' && mark != b'#' => at += 1,
+            (Some(_), Some(mark)) if here == mark => quote = None,
+            (Some(end), None) if here == end && byte(at + 1) == b'}' => tag = None,
+            (Some(end), None) if b"'\"".contains(&here) && end != b'#' => quote = Some(here),
+            (Some(end), None)
+                if end != b'#' && is_letter(here) && !is_letter(byte(at.wrapping_sub(1))) =>
+            {
+                let word = bytes.get(at..).unwrap_or_default();
+                let word = word.split(|one| !is_letter(*one)).next().unwrap_or_default();
+                if word == name.as_bytes() && byte(at.wrapping_sub(1)) != b'.' {
+                    return at;
+                }
+            }
+            (Some(_), _) => {}
+        }
+        at += 1;
+    }
+    0
+}
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Errors would carry the values of a call.
+    environment.set_debug(false);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     // The default strips the last line feed, which would change prompts.
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
@@ -92,14 +130,22 @@ fn format(
     }
 }
 
-/// A syntax error with its line; the engine knows no column, so the line's first is named.
-fn refused(error: &Error) -> SyntaxError {
+/// A syntax error with its place.
+fn refused(text: &str, error: &Error) -> SyntaxError {
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    SyntaxError { line: error.line().unwrap_or(1), column: 1, what }
+    let (line, column) = place_of(text, error).unwrap_or((1, 1));
+    SyntaxError { line, column, what }
 }
 
-/// A failure while rendering. The engine's detail can quote values, so only its kind and line leave.
-fn failed(error: &Error) -> RenderError {
+fn place_of(text: &str, error: &Error) -> Option<(usize, usize)> {
+    match error.range() {
+        Some(range) => Some(place(text, range.start)),
+        None => error.line().map(|line| (line, 1)),
+    }
+}
+
+/// A failure while rendering. The engine's detail can quote values, so only its kind and place leave.
+fn failed(text: &str, error: &Error) -> RenderError {
     let what = match (error.kind(), error.detail()) {
         (ErrorKind::BadSerialization, Some(detail)) => detail.to_owned(),
         (ErrorKind::OutOfFuel, _) => format!("the template took more than {FUEL} steps"),
@@ -108,8 +154,8 @@ fn failed(error: &Error) -> RenderError {
         }
         (kind, _) => kind.to_string(),
     };
-    let what = match error.line() {
-        Some(line) => format!("line {line}: {what}"),
+    let what = match place_of(text, error) {
+        Some((line, column)) => format!("line {line}, column {column}: {what}"),
         None => what,
     };
     RenderError::Engine { what }

@@ -60,8 +60,9 @@ fn refuses_at_the_door_and_says_where() {
         (Syntax::Format, "{\"a\": 1}", 1, 1, "format specs"),
         (Syntax::Format, "é} ", 1, 2, "}}"),
         (Syntax::Format, "{x", 1, 1, "{{"),
-        (Syntax::Jinja, "a\n{% if %}", 2, 1, ""),
-        (Syntax::Jinja, "{% include 'x' %}", 1, 1, ""),
+        (Syntax::Jinja, "a\n{% if %}", 2, 7, ""),
+        (Syntax::Jinja, "{% include 'x' %}", 1, 4, ""),
+        (Syntax::Jinja, "é {{ x }}\né {{ x | }}", 2, 10, ""),
     ] {
         let error = template(syntax, text, &json!(["x"])).unwrap_err();
         let TemplateError::Syntax { line: at_line, column: at_column, what, .. } = &error else {
@@ -70,12 +71,56 @@ fn refuses_at_the_door_and_says_where() {
         assert_eq!((*at_line, *at_column), (line, column), "{text}: {what}");
         assert!(what.contains(hint), "{text}: {what}");
     }
-    for syntax in [Syntax::Format, Syntax::Jinja] {
-        let text = if syntax == Syntax::Format { "{x}{y}" } else { "{{ x }}{{ y }}" };
-        assert_eq!(
-            template(syntax, text, &json!(["x"])).unwrap_err(),
-            TemplateError::Undeclared("y".to_owned())
-        );
+}
+
+#[test]
+fn what_is_used_and_not_declared_is_named_with_its_place() {
+    for (syntax, text, line, column) in [
+        (Syntax::Format, "{x}{y}", 1, 4),
+        (Syntax::Format, "{x}\né {x}{y} {y}", 2, 6),
+        (Syntax::Jinja, "{{ x }}{{ y }}", 1, 11),
+        (
+            Syntax::Jinja,
+            "y {# y #}\n{{ x.y }}{{ 'y' ~ x }}\n{% if x == \"y\" or y %}{% endif %}",
+            3,
+            19,
+        ),
+        (Syntax::Jinja, "{% for xy in x %}{{ xy }}{% endfor %}\n\n{{ x }} é {{ y|upper }}", 3, 14),
+    ] {
+        let mut message = Message { role: Role::User, text: "{x}".to_owned() };
+        if syntax == Syntax::Jinja {
+            message.text = "{{ x }}".to_owned();
+        }
+        let second = Message { role: Role::User, text: text.to_owned() };
+        let variables = declared(&json!(["x"])).unwrap();
+        let error = Template::compile(syntax, &[message, second], variables).unwrap_err();
+        let expected = TemplateError::Undeclared { name: "y".to_owned(), message: 2, line, column };
+        assert_eq!(error, expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_declared_and_not_used_is_known() {
+    for (syntax, text) in
+        [(Syntax::Format, "{{y}} {x}"), (Syntax::Jinja, "{# y #}{% if false %}{{ x }}{% endif %}")]
+    {
+        assert_eq!(template(syntax, text, &json!(["x", "y"])).unwrap().unused(), ["y"], "{text}");
+        assert!(template(syntax, text, &json!(["x"])).unwrap().unused().is_empty());
+    }
+}
+
+#[test]
+fn what_fails_while_rendering_is_named_with_its_place() {
+    for (text, expected) in [
+        ("é {{ x }}\né {{ x | nope }}", "message 1, line 2, column 10: unknown filter"),
+        ("{{ x }}\n\n  {{ l }}", "message 1, line 3, column 6: a bare sequence cannot be printed"),
+    ] {
+        let variables = json!(["x", {"name": "l", "type": "list", "required": false}]);
+        let rendered = template(Syntax::Jinja, text, &variables)
+            .unwrap()
+            .render(&values(json!({"x": "secret"})));
+        let Err(RenderError::Engine { what }) = rendered else { panic!("{text} must not render") };
+        assert!(what.starts_with(expected) && !what.contains("secret"), "{what}");
     }
 }
 

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use chaperone::store::{Postgres, Store};
 use chaperone::words::secret::Secret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,8 @@ fn cluster() -> String {
 /// A fresh, empty database.
 pub struct Database {
     pub url: String,
+    /// The same as its superuser.
+    root: String,
     host: String,
 }
 
@@ -30,7 +34,38 @@ impl Database {
         execute(&cluster, &format!("create database {name}")).await;
         let (base, _) = cluster.rsplit_once('/').unwrap();
         let host = base.rsplit('@').next().unwrap().to_owned();
-        Self { url: format!("{base}/{name}"), host }
+        let url = format!("{base}/{name}");
+        Self { root: url.clone(), url, host }
+    }
+
+    /// One that belongs to a user with a password: a superuser knows no limits.
+    pub async fn owned() -> Self {
+        let database = Self::new().await;
+        let name = database.name();
+        database
+            .execute(&format!(
+                "do $$ begin create role by_password;
+                 exception when duplicate_object or unique_violation then null; end $$;
+                 create role {name} login password 'right' in role by_password;
+                 alter database {name} owner to {name}"
+            ))
+            .await;
+        let url = format!("postgres://{name}:right@{}/{name}", database.host);
+        Self { url, ..database }
+    }
+
+    /// The name of the database, and of its user if it has one of its own.
+    pub fn name(&self) -> String {
+        self.root.rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// Ends every connection of its own user.
+    pub async fn hang_up(&self) {
+        let name = self.name();
+        self.execute(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"
+        ))
+        .await;
     }
 
     /// The same database through a cable that can be pulled.
@@ -77,12 +112,21 @@ impl Database {
     }
 
     pub async fn execute(&self, sql: &str) {
-        execute(&self.url, sql).await;
+        execute(&self.root, sql).await;
+    }
+
+    /// Says this in a transaction that stays open until what is given back is dropped.
+    pub async fn hold(&self, sql: &str) -> Held {
+        let (client, connection) =
+            tokio_postgres::connect(&self.root, tokio_postgres::NoTls).await.unwrap();
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        client.batch_execute(&format!("begin; {sql}")).await.unwrap();
+        Held { _client: client, driver }
     }
 
     pub async fn count(&self, sql: &str) -> i64 {
         let (client, connection) =
-            tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+            tokio_postgres::connect(&self.root, tokio_postgres::NoTls).await.unwrap();
         let driver = tokio::spawn(connection);
         let count = client.query_one(sql, &[]).await.unwrap().get(0);
         driver.abort();
@@ -95,6 +139,18 @@ async fn execute(url: &str, sql: &str) {
     let driver = tokio::spawn(connection);
     client.batch_execute(sql).await.unwrap();
     driver.abort();
+}
+
+/// An open transaction.
+pub struct Held {
+    _client: tokio_postgres::Client,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 /// A running `PgBouncer`.
@@ -110,9 +166,11 @@ impl Drop for Pooler {
     }
 }
 
-/// A TCP relay in front of PostgreSQL: pulled, it refuses and cuts; frozen, it accepts and says nothing.
+/// A TCP relay in front of PostgreSQL: pulled, it refuses and cuts; frozen, it accepts and says nothing;
+/// slow, it holds every answer back.
 pub struct Cable {
     pub address: SocketAddr,
+    delay_ms: Arc<AtomicU64>,
     pulled: Arc<AtomicBool>,
     frozen: Arc<AtomicBool>,
     cut: Arc<std::sync::Mutex<CancellationToken>>,
@@ -127,13 +185,15 @@ impl Cable {
         let frozen = Arc::new(AtomicBool::new(false));
         let (is_pulled, token, target) = (pulled.clone(), cut.clone(), target.to_owned());
         let is_frozen = frozen.clone();
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        let delayed = delay_ms.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 if is_pulled.load(Relaxed) {
                     continue;
                 }
                 let (target, cut) = (target.clone(), token.lock().unwrap().clone());
-                let frozen = is_frozen.clone();
+                let (frozen, delay_ms) = (is_frozen.clone(), delayed.clone());
                 tokio::spawn(async move {
                     if frozen.load(Relaxed) {
                         cut.cancelled().await;
@@ -147,12 +207,17 @@ impl Cable {
                                 std::future::pending::<()>().await;
                             }
                         }
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        () = relay(&mut near, &mut far, &delay_ms) => {}
                     }
                 });
             }
         });
-        Self { address, pulled, frozen, cut }
+        Self { address, delay_ms, pulled, frozen, cut }
+    }
+
+    /// From now on every answer takes so much longer.
+    pub fn slow(&self, delay: Duration) {
+        self.delay_ms.store(u64::try_from(delay.as_millis()).unwrap(), Relaxed);
     }
 
     pub fn pull(&self) {
@@ -176,5 +241,32 @@ impl Cable {
     pub fn plug(&self) {
         *self.cut.lock().unwrap() = CancellationToken::new();
         self.pulled.store(false, Relaxed);
+    }
+}
+
+/// Carries bytes both ways until one side closes; those that come back are late by the delay.
+async fn relay(near: &mut TcpStream, far: &mut TcpStream, delay_ms: &AtomicU64) {
+    let (mut from_near, mut to_near) = near.split();
+    let (mut from_far, mut to_far) = far.split();
+    let (sent, mut received) = tokio::sync::mpsc::channel::<(Instant, Vec<u8>)>(1024);
+    let take = async {
+        let mut buffer = vec![0; 65536];
+        while let Ok(read @ 1..) = from_far.read(&mut buffer).await {
+            let due = Instant::now() + Duration::from_millis(delay_ms.load(Relaxed));
+            sent.send((due, buffer[..read].to_vec())).await.unwrap();
+        }
+    };
+    let give = async {
+        while let Some((due, bytes)) = received.recv().await {
+            tokio::time::sleep_until(due.into()).await;
+            if to_near.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_near, &mut to_far) => {}
+        () = take => {}
+        () = give => {}
     }
 }

@@ -4,24 +4,42 @@ use crate::store::Table;
 use crate::store::audit::AuditQuery;
 use crate::store::columns::{Column, Shape};
 
-/// Everything a catalog is compiled from in one statement, and so as of one moment: a word for each
-/// row, and the row. Counters are left out: they change all the time and decide nothing.
+/// The rows above a revision.
 pub(super) fn changed() -> String {
+    told("revision > $1")
+}
+
+/// The transaction that wrote a row: every other way to find what changed relies on whoever changed it. With
+/// its revision, because the numbers of transactions begin anew where a database is made anew.
+const MARK: &str = "hashint8extended(row.revision, row.xmin::text::bigint)";
+
+/// The rows without these marks.
+pub(super) fn differing() -> String {
+    told(&format!(
+        "not exists (select from unnest($1, $2) as known (id, mark)
+                      where known.id = row.id and known.mark = {MARK})"
+    ))
+}
+
+/// What a catalog is compiled from, in one statement and so as of one moment: a word for each row, the
+/// row, its id, its mark. Counters are left out: they change all the time and decide nothing.
+fn told(which: &str) -> String {
     let rows = Table::ALL.map(|table| {
         let (name, columns) = (table.name(), selected(table.columns()));
         format!(
             " union all
-            select '{name}', row_to_json(one)::text
-              from (select {columns} from {name} where revision > $1) one"
+            select '{name}', row_to_json(one)::text, row.id, {MARK}
+              from {name} row cross join lateral (select {columns}) one
+             where {which}"
         )
     });
     format!(
-        "select 'revision', revision::text from catalog_revision
+        "select 'revision', revision::text, null::uuid, null::bigint from catalog_revision
           union all
          select 'counts', json_build_array(
                     (select count(*) from prompt_templates),
                     (select count(*) from prompt_guardrails),
-                    (select count(*) from ab_test_experiments))::text{}",
+                    (select count(*) from ab_test_experiments))::text, null, null{}",
         rows.concat()
     )
 }
@@ -201,9 +219,15 @@ pub(super) const EXECUTIONS: &str = "
      order by created_at desc, id desc
      limit $8";
 
-/// The number is this program's own; a transaction's lock needs no clean-up.
+/// The number is this program's own; a transaction's lock needs no clean-up. Waiting for another process's
+/// migration may take as long as that one; waiting for a table may not, because everybody who comes later
+/// waits behind it.
 pub(super) const LOCK_MIGRATIONS: &str = "
+    set local statement_timeout = '10min';
+    set local lock_timeout = 0;
+    set local idle_in_transaction_session_timeout = '1min';
     select pg_advisory_xact_lock(7120413300251);
+    set local lock_timeout = '30s';
     create table if not exists chaperone_migrations (
         version integer primary key,
         name text not null,

@@ -1,12 +1,14 @@
 //! A change of the catalog in one transaction.
 
+use std::time::Duration;
+
 use deadpool_postgres::Object;
 use jiff::Timestamp;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 use uuid::Uuid;
 
-use super::{Param, Postgres, from_driver, sql};
+use super::{Param, Postgres, from_driver, limits, sql};
 use crate::store::audit::Entry;
 use crate::store::{Activation, Change, Done, Expect, StoreError, Table, rows_of};
 
@@ -15,11 +17,13 @@ impl Postgres {
         &self,
         connection: &mut Object,
         change: &Change,
+        deadline: Duration,
     ) -> Result<(), StoreError> {
         let client: &mut tokio_postgres::Client = connection;
         let transaction = client.transaction().await.map_err(|error| from_driver(&error))?;
         let writing = Writing(transaction);
-        writing.ask(sql::LOCK_CATALOG, &[]).await?;
+        let lock = format!("{}; {}", limits::set(deadline), sql::LOCK_CATALOG);
+        writing.0.batch_execute(&lock).await.map_err(|error| from_driver(&error))?;
         for table in Table::ALL {
             writing.check(table, &change.expects).await?;
         }

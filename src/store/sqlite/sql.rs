@@ -135,6 +135,9 @@ pub(super) const INSERT_AUDIT: &str = "
 /// Newest first, or oldest first behind an entry.
 pub(super) fn audit(query: &AuditQuery) -> String {
     let order = if query.after.is_some() { "asc" } else { "desc" };
+    // Said plainly, or every page would pass over all the rows before it.
+    let before = if query.before.is_some() { "sequence < ?5" } else { "?5 is null" };
+    let after = if query.after.is_some() { "sequence > ?6" } else { "?6 is null" };
     format!(
         "select sequence, id, tenant_id, at, actor, action, object_type, object_id, before, after,
            reason, request_id, previous_hash, hash
@@ -143,8 +146,8 @@ pub(super) fn audit(query: &AuditQuery) -> String {
        and (?2 is null or object_type = ?2)
        and (?3 is null or object_id = ?3)
        and (?4 is null or actor = ?4)
-       and (?5 is null or sequence < ?5)
-       and (?6 is null or sequence > ?6)
+       and {before}
+       and {after}
      order by sequence {order}
      limit ?7"
     )
