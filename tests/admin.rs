@@ -144,11 +144,11 @@ async fn the_control_plane_is_not_on_the_data_plane() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_show_what_is_there() {
     let (_upstream, sidecar) = pair().await;
-    for (path, name) in
-        [("/templates", "nlu_topic_extraction"), ("/guardrails", "toxic_content_filter")]
+    for (path, name, expected) in
+        [("/templates", "nlu_topic_extraction", 3), ("/guardrails", "toxic_content_filter", 8)]
     {
         let list = sidecar.admin(path).await.json();
-        assert_eq!(list["items"].as_array().unwrap().len(), 3);
+        assert_eq!(list["items"].as_array().unwrap().len(), expected);
         let mut seen = Vec::new();
         let mut cursor = String::new();
         loop {
@@ -157,7 +157,7 @@ async fn lists_show_what_is_there() {
             let Some(next) = page["next_cursor"].as_str() else { break };
             cursor = format!("&cursor={next}");
         }
-        assert_eq!(Value::from(seen).as_array().unwrap().len(), 3);
+        assert_eq!(Value::from(seen).as_array().unwrap().len(), expected);
         let one = sidecar.admin(&format!("{path}?name={name}")).await.json();
         assert_eq!(
             (one["items"][0]["name"].as_str(), one["items"].as_array().unwrap().len()),

@@ -675,7 +675,7 @@ async fn the_catalog_goes_into_files_and_comes_back() {
     let (out, again) = (files.path().join("one"), files.path().join("two"));
     let (out, again) = (out.to_str().unwrap(), again.to_str().unwrap());
     let (ok, said) = command(&one, &["export", out]).await;
-    assert!(ok && said.contains("5 template versions, 3 guardrails"), "{said}");
+    assert!(ok && said.contains("5 template versions, 8 guardrails"), "{said}");
 
     let (_upstream, other) = pair().await;
     let (ok, said) = command(&other, &["import", out]).await;

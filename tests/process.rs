@@ -315,7 +315,7 @@ async fn migrate_says_each_step() {
         "3 migration 1",
         "4 checkpoint",
         "5 ran",
-        "6 verified: 3 template versions, 3 guardrails",
+        "6 verified: 3 template versions, 8 guardrails",
     ] {
         assert!(up.contains(step), "{up}");
     }

@@ -79,7 +79,16 @@ async fn a_record_holds_what_happened() {
         .collect();
     assert_eq!(
         evaluated,
-        ["pii_detection_basic", "prompt_injection_detection", "toxic_content_filter"]
+        [
+            "hidden_text_detection",
+            "jailbreak_detection",
+            "pii_detection_basic",
+            "pii_identifiers",
+            "prompt_injection_detection",
+            "secret_detection",
+            "toxic_content_filter",
+            "toxic_language"
+        ]
     );
     assert!(row["overhead_ms"].as_f64().unwrap() < row["execution_time_ms"].as_f64().unwrap());
 }

@@ -122,13 +122,13 @@ impl Engine {
             Turn::Backwards => phrase::reversed(&hir),
             Turn::Rot13 => phrase::rotated(&hir),
         };
-        let bytes_max = check(&hir, is_phrase(expression))?;
+        let bytes_max = check(&hir, phrase::is_phrase(expression))?;
         let source = match turn {
             Turn::None => expression.to_string(),
             Turn::Backwards | Turn::Rot13 => hir.to_string(),
         };
         let regex = OnceLock::new();
-        if !is_phrase(expression) {
+        if !phrase::is_phrase(expression) {
             drop(regex.set(Some(build(&source)?)));
         }
         let growing = streams.then(|| Growing::new(&source, &hir));
@@ -161,17 +161,12 @@ impl Engine {
 }
 
 fn parse(expression: &str) -> Result<Hir, String> {
-    let bytes_max = if is_phrase(expression) { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
+    let bytes_max = if phrase::is_phrase(expression) { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
     if expression.len() > bytes_max {
         return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
     }
     regex_syntax::parse(expression)
         .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))
-}
-
-/// Phrases are told by how they are written out.
-fn is_phrase(expression: &str) -> bool {
-    expression.starts_with(phrase::HEAD)
 }
 
 /// The longest match of an expression that can be kept.

@@ -5,25 +5,36 @@
 //! that it costs what one more expression costs.
 
 use regex_syntax::hir::{
-    Capture, Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Repetition,
+    Capture, Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange, Hir, HirKind,
+    Repetition,
 };
 
 /// Between two words: white space and punctuation. Typographic marks are here and not only in the folded
 /// text, so that a text with nothing but curly quotes need not be folded.
-const BETWEEN: &str = r"(?:[\t-\r -/:-@\[-`{-~]{0,5}|[\t-\r -/:-@\[-`{-~]{0,2}[\u{a0}\u{b7}\u{2010}-\u{2027}]{1,2}[\t-\r -/:-@\[-`{-~]{0,2})";
+const BETWEEN: &str = r"(?:[\t-\r -/:-@\[-`{-~]{0,5}|[\t-\r -/:-@\[-`{-~]{0,2}(?u:[\u{a0}\u{b7}\u{2010}-\u{2027}]){1,2}[\t-\r -/:-@\[-`{-~]{0,2})";
 
-/// What the expression of a phrase begins with, and no other.
-pub(super) const HEAD: &str = "(?i)(?:";
+/// What the expression of a phrase begins with, and no other. The folded text has ASCII letters, whose case
+/// is a smaller matter than that of all letters.
+const HEADS: [&str; 2] = ["(?i-u)(?:", "(?i)(?:"];
+
+/// Whether an expression is that of a phrase.
+pub(super) fn is_phrase(expression: &str) -> bool {
+    HEADS.iter().any(|head| expression.starts_with(head))
+}
 
 /// The regular expression of a phrase.
 pub(super) fn expression(phrase: &str) -> String {
-    let mut out = String::with_capacity(phrase.len() * 2);
-    out.push_str(HEAD);
+    let needs_unicode = !phrase.is_ascii()
+        || ["[^", "\\S", "\\W", "\\D", "\\p", "\\P", "\\x", "\\u"].iter().any(|one| phrase.contains(one));
+    let [ascii, unicode] = HEADS;
+    let mut out = String::with_capacity(phrase.len() * 3);
+    out.push_str(if needs_unicode { unicode } else { ascii });
     let mut in_class = false;
     let mut escaped = false;
     for letter in phrase.chars() {
         match letter {
             ' ' if !in_class && !escaped => out.push_str(BETWEEN),
+            '.' if !in_class && !escaped => out.push_str("(?u:.)"),
             _ => out.push(letter),
         }
         match letter {
@@ -74,8 +85,13 @@ pub(super) fn rotated(hir: &Hir) -> Hir {
         HirKind::Class(Class::Unicode(class)) => Hir::class(Class::Unicode(ClassUnicode::new(
             class.ranges().iter().copied().flat_map(rotated_range),
         ))),
+        HirKind::Class(Class::Bytes(class)) => {
+            let bytes = class.ranges().iter().flat_map(|range| range.start()..=range.end());
+            let turned = bytes.map(rotate).map(|byte| ClassBytesRange::new(byte, byte));
+            Hir::class(Class::Bytes(ClassBytes::new(turned)))
+        }
         HirKind::Concat(parts) => Hir::concat(parts.iter().map(rotated).collect()),
-        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => hir.clone(),
+        HirKind::Empty | HirKind::Look(_) => hir.clone(),
         HirKind::Repetition(_) | HirKind::Capture(_) | HirKind::Alternation(_) => {
             inside(hir, rotated)
         }

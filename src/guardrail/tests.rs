@@ -222,10 +222,9 @@ impl Dice {
     }
 }
 
-#[test]
-fn a_hundred_thousand_random_streams_decide_like_the_whole() {
-    let guardrails = Arc::new(
-        Guardrails::compile(vec![
+/// Rules whose matches overlap, nest and grow.
+fn random_rules() -> Guardrails {
+    Guardrails::compile(vec![
             rule(
                 "loose",
                 true,
@@ -259,8 +258,12 @@ fn a_hundred_thousand_random_streams_decide_like_the_whole() {
                 ]}),
             ),
         ])
-        .unwrap(),
-    );
+        .unwrap()
+}
+
+#[test]
+fn a_hundred_thousand_random_streams_decide_like_the_whole() {
+    let guardrails = Arc::new(random_rules());
     let pieces = [
         "a",
         "b",
