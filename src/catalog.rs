@@ -164,6 +164,13 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Does now what calls would otherwise wait for when they first need it.
+    pub fn warm(&self) {
+        self.tenants.values().for_each(|tenant| tenant.guardrails.warm());
+    }
+}
+
 impl TenantCatalog {
     /// Every template name with all that goes by it, in no order.
     pub fn templates(&self) -> impl Iterator<Item = (&String, &TemplateName)> {

@@ -255,9 +255,16 @@ impl Refresher {
                 () = self.unsaved.notified() => {}
                 () = tokio::time::sleep(retry), if !is_kept => {}
             }
+            self.warm().await;
             is_kept = self.save().await;
         }
         self.save().await;
+    }
+
+    /// Prepares the catalog in force off to the side: calls that come earlier prepare what they need.
+    async fn warm(&self) {
+        let current = self.current.load();
+        drop(tokio::task::spawn_blocking(move || current.warm()).await);
     }
 
     /// Whether what the database said is on disk.

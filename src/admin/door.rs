@@ -45,8 +45,9 @@ pub(super) async fn admit(admin: &Admin, definition: &GuardrailDefinition) -> Re
     // Off the threads that serve calls: compiling thousands of expressions takes its time.
     let trying = tokio::task::spawn_blocking(move || {
         let alone = Guardrails::compile(vec![rule.clone()]).map_err(refused)?;
+        alone.check().map_err(refused)?;
         if let Some(others) = others {
-            with_the_others(&others.guardrails, rule)?;
+            with_the_others(&others.guardrails, &rule)?;
         }
         Ok::<f64, Problem>(slowness(&alone))
     });
@@ -68,11 +69,10 @@ pub(super) fn refused(RuleError { place, what, .. }: RuleError) -> Problem {
 }
 
 /// What all guardrails together may not exceed.
-fn with_the_others(known: &Guardrails, rule: Rule) -> Result<(), Problem> {
-    let mut rules: Vec<Rule> =
-        known.rules().iter().filter(|one| one.id != rule.id).cloned().collect();
-    rules.push(rule);
-    Guardrails::recompile(rules, Some(known)).map(drop).map_err(refused)
+fn with_the_others(known: &Guardrails, rule: &Rule) -> Result<(), Problem> {
+    let others = known.rules().iter().filter(|one| one.id != rule.id);
+    let all: Vec<&Rule> = others.chain([rule]).collect();
+    Guardrails::check_together(&all).map_err(refused)
 }
 
 /// Templates and categories it is limited to must exist: a misspelt one would look at nothing.

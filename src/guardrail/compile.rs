@@ -125,14 +125,14 @@ impl Guardrails {
             let engine = match engines.get(&one.key()) {
                 // What cannot be turned is looked for as it stands, which is what its author asked for;
                 // turned short words stand in other words.
-                Err(_) if one.turn != Turn::None => continue,
-                Ok(engine) if one.turn != Turn::None && !engine.is_called_by_long_words() => {
+                Err(_) if one.turn.is_turned() => continue,
+                Ok(engine) if one.turn.is_turned() && !engine.is_called_by_long_words() => {
                     continue;
                 }
                 Ok(engine) => engine,
                 Err(what) => return Err(refuse(rule, one.place, what)),
             };
-            let is_turned = one.turn != Turn::None;
+            let is_turned = one.turn.is_turned();
             needles.call(patterns.len(), &engine, is_turned);
             let (rule, config) = (one.rule, one.config);
             let (others, beginnings) = (Vec::new(), None);
@@ -169,6 +169,25 @@ impl Guardrails {
             patterns,
             rules,
         })
+    }
+
+    /// Whether guardrails stay within what all of them together may have.
+    pub fn check_together(rules: &[&Rule]) -> Result<(), RuleError> {
+        let mut literals = 0;
+        for rule in rules {
+            literals += rule.config.literals.len();
+            if literals > LITERALS_MAX {
+                return Err(too_many_literals(rule));
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the expressions that are built when a text first calls for them.
+    pub fn warm(&self) {
+        for pattern in self.patterns.iter().filter(|one| !one.is_turned) {
+            pattern.engine.regex();
+        }
     }
 
     /// Builds every expression, also those that no text has called for yet, or names the first that cannot be.
@@ -293,14 +312,14 @@ fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
         } else {
             config.regex.as_str().into()
         };
-        let turns: &[Turn] = if is_phrase && rule.looks_at(Direction::Request) {
-            &[Turn::None, Turn::Backwards, Turn::Rot13]
-        } else {
-            &[Turn::None]
+        let turns: &[Turn] = match (is_phrase, rule.looks_at(Direction::Request)) {
+            (true, true) => &[Turn::Phrase, Turn::Backwards, Turn::Rot13],
+            (true, false) => &[Turn::Phrase],
+            (false, _) => &[Turn::Regex],
         };
         for turn in turns {
             let (config, expression) = (config.clone(), expression.clone());
-            let (place, streams) = (place.clone(), streams && *turn == Turn::None);
+            let (place, streams) = (place.clone(), streams && !turn.is_turned());
             all.push(Wanted { rule: index, place, config, expression, turn: *turn, streams });
         }
     };
@@ -368,8 +387,7 @@ impl Needles {
             self.sorted.push((checked, index));
         }
         if self.sorted.len() > LITERALS_MAX {
-            let what = format!("more than {LITERALS_MAX} literals in all guardrails");
-            return Err(refuse(rule, "literals".to_owned(), what));
+            return Err(too_many_literals(rule));
         }
         Ok(())
     }
@@ -520,6 +538,11 @@ fn automaton(texts: &[String]) -> Result<Option<AhoCorasick>, RuleError> {
             place: "literals".to_owned(),
             what: error.to_string(),
         })
+}
+
+fn too_many_literals(rule: &Rule) -> RuleError {
+    let what = format!("more than {LITERALS_MAX} literals in all guardrails");
+    refuse(rule, "literals".to_owned(), what)
 }
 
 fn refuse(rule: &Rule, place: String, what: String) -> RuleError {

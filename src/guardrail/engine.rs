@@ -1,7 +1,7 @@
 //! One expression, compiled: checked at the door, kept from one catalog to the next.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::meta::{self, Regex};
@@ -28,15 +28,24 @@ const TURNED_WORD_MIN: usize = 5;
 /// Fewer are not worth a thread.
 const EXPRESSIONS_A_THREAD: usize = 32;
 
-/// How an expression is turned before it is looked for.
+/// What kind of expression it is, and how it is turned before it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Turn {
-    /// Not at all.
-    None,
+    /// A regular expression as its author wrote it.
+    Regex,
+    /// A phrase, written out.
+    Phrase,
     /// Texts read from their end.
     Backwards,
     /// Letters moved half way round the alphabet.
     Rot13,
+}
+
+impl Turn {
+    /// Whether it is another expression than its author wrote.
+    pub(super) fn is_turned(self) -> bool {
+        matches!(self, Self::Backwards | Self::Rot13)
+    }
 }
 
 /// An expression, how it is turned, and whether it must be able to follow a stream.
@@ -79,6 +88,9 @@ impl std::fmt::Debug for Growing {
     }
 }
 
+/// Expressions in use anywhere in this process: tenants and catalogs share them.
+static IN_USE: LazyLock<Mutex<HashMap<Key, Weak<Engine>>>> = LazyLock::new(Mutex::default);
+
 /// Compiled expressions, each once.
 #[derive(Debug, Default)]
 pub(super) struct Engines(HashMap<Key, Result<Arc<Engine>, String>>);
@@ -94,6 +106,12 @@ impl Engines {
         let mut new: Vec<Key> = wanted.filter(|key| !all.0.contains_key(key)).collect();
         new.sort();
         new.dedup();
+        let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        new.retain(|key| match in_use.get(key).and_then(Weak::upgrade) {
+            Some(engine) => all.0.insert(key.clone(), Ok(engine)).is_some(),
+            None => true,
+        });
+        drop(in_use);
         let compile = |key: &Key| (key.clone(), Engine::compile(key).map(Arc::new));
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let share = new.len().div_ceil(workers).max(EXPRESSIONS_A_THREAD);
@@ -104,6 +122,14 @@ impl Engines {
                 .collect();
             all.0.extend(threads.into_iter().filter_map(|thread| thread.join().ok()).flatten());
         });
+        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.retain(|_, engine| engine.strong_count() > 0);
+        for key in new {
+            if let Some(Ok(engine)) = all.0.get(&key) {
+                in_use.insert(key, Arc::downgrade(engine));
+            }
+        }
+        drop(in_use);
         all
     }
 
@@ -116,19 +142,20 @@ impl Engines {
 impl Engine {
     fn compile(key: &Key) -> Result<Self, String> {
         let (expression, turn, streams) = key;
-        let hir = parse(expression)?;
+        let is_phrase = *turn != Turn::Regex;
+        let hir = parse(expression, is_phrase)?;
         let hir = match turn {
-            Turn::None => hir,
+            Turn::Regex | Turn::Phrase => hir,
             Turn::Backwards => phrase::reversed(&hir),
             Turn::Rot13 => phrase::rotated(&hir),
         };
-        let bytes_max = check(&hir, phrase::is_phrase(expression))?;
+        let bytes_max = check(&hir, is_phrase)?;
         let source = match turn {
-            Turn::None => expression.to_string(),
+            Turn::Regex | Turn::Phrase => expression.to_string(),
             Turn::Backwards | Turn::Rot13 => hir.to_string(),
         };
         let regex = OnceLock::new();
-        if !phrase::is_phrase(expression) {
+        if !is_phrase {
             drop(regex.set(Some(build(&source)?)));
         }
         let growing = streams.then(|| Growing::new(&source, &hir));
@@ -142,7 +169,7 @@ impl Engine {
     /// Why it could not be built, which else shows when a text calls for it.
     pub(super) fn check(&self) -> Result<(), String> {
         match self.key.1 {
-            Turn::None => build(&self.source).map(drop),
+            Turn::Regex | Turn::Phrase => build(&self.source).map(drop),
             Turn::Backwards | Turn::Rot13 => Ok(()),
         }
     }
@@ -160,10 +187,10 @@ impl Engine {
     }
 }
 
-fn parse(expression: &str) -> Result<Hir, String> {
-    let bytes_max = if phrase::is_phrase(expression) { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
+fn parse(expression: &str, is_phrase: bool) -> Result<Hir, String> {
+    let bytes_max = if is_phrase { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
     if expression.len() > bytes_max {
-        return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
+        return Err(format!("the expression is longer than {bytes_max} bytes"));
     }
     regex_syntax::parse(expression)
         .map_err(|error| format!("the expression does not parse: {}", one_line(&error)))
@@ -198,7 +225,7 @@ fn build(expression: &str) -> Result<Regex, String> {
 
 /// An expression that must match all of a text, in any case.
 pub(super) fn whole_text(expression: &str) -> Result<Regex, String> {
-    parse(expression)?;
+    parse(expression, false)?;
     build(&format!("(?i)^(?:{expression})$"))
 }
 

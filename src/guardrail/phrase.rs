@@ -13,19 +13,16 @@ use regex_syntax::hir::{
 /// text, so that a text with nothing but curly quotes need not be folded.
 const BETWEEN: &str = r"(?:[\t-\r -/:-@\[-`{-~]{0,5}|[\t-\r -/:-@\[-`{-~]{0,2}(?u:[\u{a0}\u{b7}\u{2010}-\u{2027}]){1,2}[\t-\r -/:-@\[-`{-~]{0,2})";
 
-/// What the expression of a phrase begins with, and no other. The folded text has ASCII letters, whose case
+/// What the expression of a phrase begins with. The folded text has ASCII letters, whose case
 /// is a smaller matter than that of all letters.
 const HEADS: [&str; 2] = ["(?i-u)(?:", "(?i)(?:"];
-
-/// Whether an expression is that of a phrase.
-pub(super) fn is_phrase(expression: &str) -> bool {
-    HEADS.iter().any(|head| expression.starts_with(head))
-}
 
 /// The regular expression of a phrase.
 pub(super) fn expression(phrase: &str) -> String {
     let needs_unicode = !phrase.is_ascii()
-        || ["[^", "\\S", "\\W", "\\D", "\\p", "\\P", "\\x", "\\u"].iter().any(|one| phrase.contains(one));
+        || ["[^", "\\S", "\\W", "\\D", "\\p", "\\P", "\\x", "\\u"]
+            .iter()
+            .any(|one| phrase.contains(one));
     let [ascii, unicode] = HEADS;
     let mut out = String::with_capacity(phrase.len() * 3);
     out.push_str(if needs_unicode { unicode } else { ascii });

@@ -159,7 +159,7 @@ pub enum RedactForm {
     /// `[REDACTED:email]`.
     #[default]
     Label,
-    /// `[EMAIL_3fa9c1]`: the same value has the same one within a conversation.
+    /// `[EMAIL_3fa9c1d2]`: the same value has the same one within a conversation.
     Placeholder,
     /// `***`, one for each character.
     Mask,

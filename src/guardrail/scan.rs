@@ -117,7 +117,7 @@ impl Guardrails {
             return Vec::new();
         }
         let mut findings = self.layer(text, (rules, 0), &mut Work::of(text));
-        findings.extend(self.too_long(text.len(), rules));
+        findings.extend(self.too_long((0, text.len()), rules));
         findings.sort();
         findings.dedup();
         findings
@@ -163,11 +163,12 @@ impl Guardrails {
         self.sweep(View::whole(text), rules, &mut Resume::new(), work).0
     }
 
-    /// Rules that bound the length of a text.
-    pub(super) fn too_long(&self, len: usize, rules: &RuleSet) -> Vec<Finding> {
+    /// Rules whose bound on the length of a text is passed as it grows.
+    pub(super) fn too_long(&self, (before, len): (usize, usize), rules: &RuleSet) -> Vec<Finding> {
         let bounded = |rule: usize| {
             let max = self.rules().get(rule)?.config.max_bytes?;
-            (len > max).then_some(Finding { start: 0, end: len, rule, what: What::Length })
+            let exceeds = before <= max && len > max;
+            exceeds.then_some(Finding { start: 0, end: max, rule, what: What::Length })
         };
         rules.iter().filter_map(bounded).collect()
     }

@@ -19,8 +19,8 @@ use super::verify::{begins_word, entropy, has_word, splits_word};
 /// How many shorter matches are tried where the longest is cut out of a word.
 const SHORTER_MAX: usize = 16;
 /// Bytes that expressions may read: so many for a text of any length, and so many for each of its bytes.
-const WORK_BYTES: usize = 96 * 1024;
-const WORK_A_BYTE: usize = 24;
+const WORK_BYTES: usize = 256 * 1024;
+const WORK_A_BYTE: usize = 100;
 
 /// What trying a pattern from one byte on counts for.
 const WORK_OF_START: usize = 64;
@@ -69,22 +69,30 @@ pub(super) struct Undecided {
 
 /// Bytes that expressions may still read.
 #[derive(Debug)]
-pub(super) struct Work(usize);
+pub(super) struct Work {
+    left: usize,
+    /// Something was not read: from then on nothing is, so that no match is lost without being noticed.
+    is_spent: bool,
+}
 
 impl Work {
     /// What a text of this length may ask for, with all that is read in it.
     pub(super) fn of(text: &str) -> Self {
-        Self(WORK_BYTES + text.len().saturating_mul(WORK_A_BYTE))
+        let left = WORK_BYTES + text.len().saturating_mul(WORK_A_BYTE);
+        Self { left, is_spent: false }
     }
 
     /// Whether so many more may be read.
     fn allows(&mut self, bytes: usize) -> bool {
-        match self.0.checked_sub(bytes.max(16)) {
-            Some(left) => {
-                self.0 = left;
+        match self.left.checked_sub(bytes.max(16)) {
+            Some(left) if !self.is_spent => {
+                self.left = left;
                 true
             }
-            None => false,
+            _ => {
+                self.is_spent = true;
+                false
+            }
         }
     }
 }
@@ -196,7 +204,11 @@ impl Guardrails {
     ) -> (Vec<Finding>, Undecided) {
         let (mut findings, mut candidates) = self.literals(view, rules);
         self.seed(view, rules, &mut candidates);
-        for (index, places) in &candidates {
+        // What only warns must not use up what is needed for blocking.
+        let (warning, acting): (Vec<_>, Vec<_>) = candidates.iter().partition(|(index, _)| {
+            self.patterns.get(**index).is_none_or(|one| !self.acts(one.rule, one.config.action))
+        });
+        for (index, places) in acting.into_iter().chain(warning) {
             let Some(pattern) = self.patterns.get(*index) else { continue };
             let from = resume.get(index).copied().unwrap_or(0).max(view.from);
             let (spans, is_done) = pattern.matches(view.text, from, places, work);
@@ -424,7 +436,7 @@ impl Pattern {
                 }
             }
         }
-        (found, true)
+        (found, !work.is_spent)
     }
 
     /// What is found in a match, or in the longest shorter one from the same start that is whole and valid.

@@ -54,6 +54,7 @@ impl Window {
 
     /// Takes the next piece.
     pub fn push(&mut self, piece: &str) -> Progress {
+        let before = self.written.base + self.written.text.len();
         self.written.text.push_str(piece);
         match &mut self.read {
             Some((reader, _)) => reader.push(piece),
@@ -65,15 +66,15 @@ impl Window {
             }
             None => {}
         }
-        self.advance(true)
+        let mut progress = self.advance(true);
+        let grown = (before, before + piece.len());
+        progress.findings.extend(self.guardrails.too_long(grown, &self.rules));
+        progress
     }
 
     /// Ends the text: everything left is decided.
     pub fn finish(&mut self) -> Progress {
-        let mut progress = self.advance(false);
-        let len = self.written.base + self.written.text.len();
-        progress.findings.extend(self.guardrails.too_long(len, &self.rules));
-        progress
+        self.advance(false)
     }
 
     fn advance(&mut self, open: bool) -> Progress {
