@@ -57,6 +57,11 @@ impl Origin {
         changes.any(|mark| mark.at >= start || self.next(mark.at) >= start)
     }
 
+    /// Where something is not as it was.
+    pub(super) fn changes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.marks.iter().filter(|mark| mark.raw_end.is_some()).map(|mark| mark.at)
+    }
+
     /// Where the stretch of the mark at this byte ends.
     fn next(&self, at: usize) -> usize {
         let next = self.marks.partition_point(|mark| mark.at <= at);

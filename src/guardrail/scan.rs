@@ -7,8 +7,11 @@ use super::compile::Guardrails;
 use super::encoded;
 use super::reading::{Origin, Reader, first_disguise};
 use super::rule::{Action, Direction};
+use super::seeds::stretch;
 use super::sweep::{View, Work};
 
+/// Bytes around a word that was put back in which a phrase with it is looked for.
+const AROUND: usize = 400;
 /// Texts inside texts inside texts.
 const LAYERS_MAX: usize = 3;
 
@@ -142,8 +145,13 @@ impl Guardrails {
         let plain = read.as_ref().map_or(text, |(plain, _)| plain);
         let mut deeper = Vec::new();
         if let Some((loose, origin)) = self.vocabulary.loosen(plain) {
-            let of_loose = self.written(&loose, rules, work);
-            deeper.extend(of_loose.iter().filter_map(|one| back(one, &origin)));
+            for Range { start, end } in around(&loose, &origin) {
+                let stretch = loose.get(start..end).unwrap_or_default();
+                for mut one in self.written(stretch, rules, work) {
+                    (one.start, one.end) = (one.start + start, one.end + start);
+                    deeper.extend(back(&one, &origin));
+                }
+            }
         }
         if depth < LAYERS_MAX {
             for inner in encoded::find(plain) {
@@ -177,6 +185,17 @@ impl Guardrails {
     pub(super) fn enforces(&self, finding: &Finding) -> bool {
         self.action(finding).is_some_and(|action| action != Action::Warn)
     }
+}
+
+/// The stretches around what was put back: the rest reads as before.
+fn around(text: &str, origin: &Origin) -> Vec<Range<usize>> {
+    let mut stretches = Vec::new();
+    for at in origin.changes() {
+        stretch(&mut stretches, at..at, (AROUND, AROUND), text.len());
+    }
+    let whole =
+        |one: Range<usize>| text.floor_char_boundary(one.start)..text.ceil_char_boundary(one.end);
+    stretches.into_iter().map(whole).collect()
 }
 
 /// A finding in a derived text, in the text it is derived from; `None` where the two are the same, and

@@ -249,7 +249,8 @@ impl Guardrails {
         let mut findings = Vec::new();
         let mut candidates = Candidates::new();
         let Some(automaton) = &self.literals else { return (findings, candidates) };
-        let input = aho_corasick::Input::new(view.text).range(view.from..);
+        let lower = view.text.to_ascii_lowercase();
+        let input = aho_corasick::Input::new(&lower).range(view.from..);
         let mut calls: Vec<((usize, usize), Range<usize>)> = Vec::new();
         let mut stood = Stood::new(self.needed);
         for hit in automaton.find_overlapping_iter(input) {
