@@ -161,7 +161,8 @@ impl Engine {
 }
 
 fn parse(expression: &str) -> Result<Hir, String> {
-    let bytes_max = if phrase::is_phrase(expression) { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
+    let bytes_max =
+        if phrase::is_phrase(expression) { PHRASE_BYTES_MAX } else { EXPRESSION_BYTES_MAX };
     if expression.len() > bytes_max {
         return Err(format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"));
     }

@@ -25,7 +25,9 @@ pub(super) fn is_phrase(expression: &str) -> bool {
 /// The regular expression of a phrase.
 pub(super) fn expression(phrase: &str) -> String {
     let needs_unicode = !phrase.is_ascii()
-        || ["[^", "\\S", "\\W", "\\D", "\\p", "\\P", "\\x", "\\u"].iter().any(|one| phrase.contains(one));
+        || ["[^", "\\S", "\\W", "\\D", "\\p", "\\P", "\\x", "\\u"]
+            .iter()
+            .any(|one| phrase.contains(one));
     let [ascii, unicode] = HEADS;
     let mut out = String::with_capacity(phrase.len() * 3);
     out.push_str(if needs_unicode { unicode } else { ascii });
