@@ -4,6 +4,7 @@
 mod activation;
 mod audit;
 mod auth;
+mod backtest;
 mod call;
 mod diff;
 mod door;
@@ -45,7 +46,7 @@ pub const API: &str = "/api/v1/admin/prompts";
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Ends of paths that are posted to but change nothing: a viewer may use them.
-const ASKING: [&str; 2] = ["/render", "/guardrails/test"];
+const ASKING: [&str; 3] = ["/render", "/guardrails/test", "/backtest"];
 
 /// Everything a handler may borrow.
 #[derive(Debug, Clone)]
@@ -115,6 +116,7 @@ routes! {
     post "/guardrails/test" try_out::test;
     get "/guardrails/{id}" guardrails::read;
     put "/guardrails/{id}" guardrails::update;
+    post "/guardrails/{id}/backtest" backtest::backtest;
     post "/guardrails/{id}/activate" guardrails::activate;
     post "/guardrails/{id}/deactivate" guardrails::deactivate;
     get "/performance/overview" performance::overview;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, `serve` excepted, which is the application itself.
 
 mod arguments;
+mod backtest;
 mod check_config;
 mod eval;
 mod health;
@@ -16,6 +17,7 @@ use std::path::Path;
 use crate::config::{self, Settings};
 
 pub use arguments::{Arguments, Command, Direction, MigrateStep, TokenStep};
+pub use backtest::{Past, backtest};
 pub use check_config::check_config;
 pub use eval::eval;
 pub use health::health;

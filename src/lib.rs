@@ -3,7 +3,7 @@
 //! The life of a call: [`listen`] accepts it, [`proxy`] takes it through its steps (arrive, identify,
 //! select, inspect, render, forward, inspect back, meter, record) against one [`catalog`] snapshot,
 //! [`upstream`] carries it to Gemini, and [`outbox`] brings its record to the [`store`]. [`refresh`]
-//! keeps the catalog the best there is; [`admin`] is the control plane beside it all; [`app`] builds
+//! keeps the catalog the best there is; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
 //! every part and stops them in order.
 //!
 //! The engines in the middle ([`gemini`], [`template`], [`guardrail`], [`experiment`], [`price`]) are
@@ -25,6 +25,7 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream;
 
+pub mod backtest;
 pub mod listen;
 pub mod outbox;
 pub mod refresh;

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 10] = [
     &["catalog"],
     &["config", "telemetry", "upstream"],
     &["store"],
-    &["listen", "outbox", "refresh"],
+    &["backtest", "listen", "outbox", "refresh"],
     &["admin", "proxy", "simulator"],
     &["app"],
     &["cli"],

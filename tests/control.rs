@@ -10,14 +10,14 @@ use crate::harness::{GENERATE, Options, Sidecar, TempDir, Upstream, contents, ev
 const NO_POLL: &str = "[catalog]\npoll_interval_ms = 600000";
 
 /// Where a change is made and where its effects are looked for.
-struct Setting<'s> {
-    upstream: &'s Upstream,
-    writer: &'s Sidecar,
-    reader: &'s Sidecar,
+pub struct Setting<'s> {
+    pub upstream: &'s Upstream,
+    pub writer: &'s Sidecar,
+    pub reader: &'s Sidecar,
 }
 
 /// Runs a script in each setting.
-async fn everywhere(script: impl AsyncFn(Setting<'_>)) {
+pub async fn everywhere(script: impl AsyncFn(Setting<'_>)) {
     let (upstream, alone) = pair().await;
     script(Setting { upstream: &upstream, writer: &alone, reader: &alone }).await;
 
@@ -649,7 +649,7 @@ async fn a_silent_database_costs_admins_two_seconds_and_calls_nothing() {
 }
 
 /// Runs a command of the binary on a sidecar's data directory.
-async fn command(sidecar: &Sidecar, arguments: &[&str]) -> (bool, String) {
+pub async fn command(sidecar: &Sidecar, arguments: &[&str]) -> (bool, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chaperone"));
     command
         .args(arguments)

@@ -14,9 +14,11 @@
 
 mod admin;
 mod architecture;
+mod backtest;
 mod control;
 mod experiments;
 mod faults;
+mod fuzz;
 mod harness;
 mod hygiene;
 mod process;

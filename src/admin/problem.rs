@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::backtest::Failed;
 use crate::store::StoreError;
 
 /// An error as the client sees it: RFC 9457.
@@ -115,6 +116,15 @@ impl From<StoreError> for Problem {
             _ => error.to_string(),
         };
         Self::new(status, detail)
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(error: Failed) -> Self {
+        match error {
+            Failed::Store(error) => error.into(),
+            Failed::Looking => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
     }
 }
 

@@ -232,9 +232,9 @@ pub(super) enum DirectionName {
 #[serde(deny_unknown_fields)]
 pub(super) struct Candidate {
     #[serde(default)]
-    blocking: bool,
+    pub(super) blocking: bool,
     #[schema(value_type = Object)]
-    rule_config: RuleConfig,
+    pub(super) rule_config: RuleConfig,
 }
 
 /// What the guardrails say of a text.

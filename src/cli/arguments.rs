@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::backtest::Past;
+
 /// A sidecar proxy for the Gemini API: prompt templates, A/B tests, guardrails, and a record of every
 /// call.
 #[derive(Debug, Parser)]
@@ -48,6 +50,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Direction::Request)]
         direction: Direction,
     },
+    /// Try a guardrail on the prompts of recorded executions: what would it have blocked?
+    Backtest(Past),
     /// Make, list or take away tokens of the admin API; a running proxy follows at once
     Token {
         /// What to do

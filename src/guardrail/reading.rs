@@ -128,6 +128,21 @@ impl Reader {
         (reader.text, reader.origin)
     }
 
+    /// Reads a whole text as a stream of it is read.
+    pub(super) fn streamed(text: &str, first: usize) -> (String, Origin) {
+        let mut reader = Self::at(0);
+        reader.begin(text, first);
+        (reader.text, reader.origin)
+    }
+
+    /// Reads the first piece, with its first disguise at this byte. Quotes and dashes before it stay as
+    /// they are: a stream has let go of them before it knows that anything is disguised.
+    pub(super) fn begin(&mut self, piece: &str, first: usize) {
+        let (plain, disguised) = piece.split_at(piece.floor_char_boundary(first));
+        self.same(plain);
+        self.push(disguised);
+    }
+
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -138,16 +153,21 @@ impl Reader {
         while !rest.is_empty() {
             let plain = if self.may_escape() { 0 } else { plain_len(rest) };
             let (same, tail) = rest.split_at(plain);
-            if !same.is_empty() {
-                self.origin.same(self.base + self.text.len(), self.raw);
-                self.text.push_str(same);
-                self.raw += same.len();
-            }
+            self.same(same);
             let Some(letter) = tail.chars().next() else { return };
             let end = self.raw + letter.len_utf8();
             self.letter(letter, self.raw, end, false);
             self.raw = end;
             rest = tail.get(letter.len_utf8()..).unwrap_or_default();
+        }
+    }
+
+    /// Reads what reads as it is written.
+    fn same(&mut self, piece: &str) {
+        if !piece.is_empty() {
+            self.origin.same(self.base + self.text.len(), self.raw);
+            self.text.push_str(piece);
+            self.raw += piece.len();
         }
     }
 

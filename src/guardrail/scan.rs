@@ -134,7 +134,9 @@ impl Guardrails {
         work: &mut Work,
     ) -> Vec<Finding> {
         let mut findings = self.written(text, rules, work);
-        let read = first_disguise(text).map(|_| Reader::whole(text));
+        let read = first_disguise(text).map(|first| {
+            if rules.is_request() { Reader::whole(text) } else { Reader::streamed(text, first) }
+        });
         if let Some((plain, origin)) = &read {
             let of_plain = self.written(plain, rules, work);
             findings.extend(of_plain.iter().filter_map(|one| back(one, origin)));

@@ -58,13 +58,14 @@ impl Window {
         self.written.text.push_str(piece);
         match &mut self.read {
             Some((reader, _)) => reader.push(piece),
-            None if first_disguise(&self.written.text).is_some() => {
-                let mut reader = Reader::at(self.written.base);
-                reader.push(&self.written.text);
-                let tail = Tail { text: String::new(), ..self.written.clone() };
-                self.read = Some((reader, tail));
+            None => {
+                if let Some(first) = first_disguise(&self.written.text) {
+                    let mut reader = Reader::at(self.written.base);
+                    reader.begin(&self.written.text, first);
+                    let tail = Tail { text: String::new(), ..self.written.clone() };
+                    self.read = Some((reader, tail));
+                }
             }
-            None => {}
         }
         let mut progress = self.advance(true);
         let grown = (before, before + piece.len());
@@ -114,7 +115,9 @@ impl Tail {
     ) -> (Vec<Finding>, Undecided) {
         let mut resume: Resume =
             self.resume.iter().map(|(one, at)| (*one, at.saturating_sub(self.base))).collect();
-        let view = View { text: &self.text, from: self.from, open, firm };
+        // An escape made of escapes may take back what was decided.
+        let from = self.text.floor_char_boundary(self.from);
+        let view = View { text: &self.text, from, open, firm };
         let (mut findings, undecided) =
             guardrails.sweep(view, rules, &mut resume, &mut Work::of(&self.text));
         for finding in &mut findings {
