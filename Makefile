@@ -6,7 +6,8 @@ help:
 	@echo "make run    build Chaperone and start it in front of the bundled Gemini simulator"
 	@echo "            (or of CHAPERONE_UPSTREAM__URL, when that is set)"
 	@echo "make test   everything that CI checks, with a PostgreSQL of its own"
-	@echo "make bench  latency and CPU of Chaperone beside nginx and no proxy at all"
+	@echo "make bench  latency and CPU of Chaperone beside nginx and no proxy at all, and of the guardrail engine;"
+	@echo "            LABELLED=DIR also measures the guardrails on the labelled texts in DIR"
 
 run:
 	@scripts/run.sh
@@ -16,3 +17,4 @@ test:
 
 bench:
 	@bench/run.sh
+	@bench/guardrails.sh $(LABELLED)

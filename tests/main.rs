@@ -19,6 +19,7 @@ mod control;
 mod experiments;
 mod faults;
 mod fuzz;
+mod guardrails;
 mod harness;
 mod hygiene;
 mod process;

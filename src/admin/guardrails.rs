@@ -41,7 +41,7 @@ pub(super) struct GuardrailBody {
     is_active: bool,
     /// Whether a violation stops the text, unless `rule_config.action` says otherwise.
     blocking: bool,
-    /// What to look for: `literals`, `patterns`, `applies_to`, `inspects`, `action`.
+    /// What to look for and what to do, as docs/guardrails.md says field by field.
     #[schema(value_type = Object)]
     rule_config: RuleConfig,
     /// With `applies_to_categories` also empty: everything.

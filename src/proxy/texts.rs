@@ -172,7 +172,7 @@ pub(super) fn redactions(
     vault: &mut Vault,
 ) -> Vec<Hole> {
     let mut holes = Vec::new();
-    for one in placed {
+    for one in &whole(placed) {
         let parts = one.places.iter().filter_map(|place| {
             segments.get(place.segment).and_then(|segment| segment.text.get(place.span.clone()))
         });
@@ -182,6 +182,28 @@ pub(super) fn redactions(
         }
     }
     holes
+}
+
+/// Findings that overlap in one string as one finding, the first: a value goes, and comes back, whole.
+fn whole(placed: &[Placed]) -> Vec<Placed> {
+    let mut sorted = placed.to_vec();
+    sorted.sort_by_key(|one| {
+        one.places.first().map(|place| (place.segment, place.span.start, one.places.len()))
+    });
+    let mut whole: Vec<Placed> = Vec::new();
+    for one in sorted {
+        if let (Some(Placed { places: last, .. }), [place]) =
+            (whole.last_mut(), one.places.as_slice())
+            && let [last] = last.as_mut_slice()
+            && last.segment == place.segment
+            && place.span.start < last.span.end
+        {
+            last.span.end = last.span.end.max(place.span.end);
+            continue;
+        }
+        whole.push(one);
+    }
+    whole
 }
 
 /// The new text of every segment with a hole: segment, bytes of its text, what goes there.
@@ -206,7 +228,7 @@ pub(super) fn fill(segments: &[Segment], holes: &[Hole]) -> Vec<(usize, String)>
 mod tests {
     use uuid::Uuid;
 
-    use super::{Texts, Vault, redact};
+    use super::{Texts, Vault, redact, redactions};
     use crate::gemini::text::{Run, Segment};
     use crate::guardrail::{Direction, Guardrails, Inspects, Kind, Rule, Severity};
     use crate::words::ids::GuardrailId;
@@ -240,6 +262,18 @@ mod tests {
         let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
         let placed = Texts::new(&segments).inspect(&guardrails, &rules);
         redact(&guardrails, &segments, &placed, &mut Vault::default())
+    }
+
+    #[test]
+    fn what_overlaps_goes_and_comes_back_whole() {
+        let segments =
+            [Segment { literal: 0..0, text: "a secret word salad b".to_owned(), run: None }];
+        let guardrails = guardrails();
+        let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
+        let placed = Texts::new(&segments).inspect(&guardrails, &rules);
+        assert_eq!(placed.len(), 2, "two findings share a word");
+        let holes = redactions(&guardrails, &segments, &placed, &mut Vault::default());
+        assert_eq!(holes, [(0, 2..19, "[REDACTED:custom]".to_owned())]);
     }
 
     #[test]
