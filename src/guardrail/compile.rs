@@ -40,6 +40,8 @@ pub struct Guardrails {
     /// By literal of the automaton, its place among those that patterns need around their own.
     pub(super) needs: Vec<Option<usize>>,
     pub(super) needed: usize,
+    /// Sets of such literals, each once, by the places of its literals.
+    pub(super) sets: Vec<Vec<usize>>,
     pub(super) patterns: Vec<Pattern>,
     /// The patterns that are not called for by a literal.
     pub(super) seeded: Vec<usize>,
@@ -68,8 +70,7 @@ pub(super) struct Pattern {
     pub(super) rule: usize,
     pub(super) config: Arc<PatternConfig>,
     pub(super) engine: Arc<Engine>,
-    /// By alternative: literals, by their place in `needs`, of which one each must stand around one that
-    /// calls for it.
+    /// By alternative: sets of literals of which one each must stand around one that calls for it.
     pub(super) others: Vec<Vec<Others>>,
     /// Literals, by their place in `needs`, one of which every match begins with.
     pub(super) beginnings: Option<Vec<usize>>,
@@ -77,8 +78,8 @@ pub(super) struct Pattern {
     pub(super) is_turned: bool,
 }
 
-/// Literals, and how far before and behind one of them must begin.
-pub(super) type Others = (Vec<usize>, (usize, usize));
+/// A set of literals by its place in `sets`, and how far before and behind one of them must begin.
+pub(super) type Others = (usize, (usize, usize));
 
 /// Something that is never reported.
 #[derive(Debug)]
@@ -141,8 +142,9 @@ impl Guardrails {
         let Needles { texts, mut sorted, needed } = needles;
         sorted.sort();
         let needed: Vec<String> = needed.into_iter().collect();
+        let mut sets = Sets::default();
         for pattern in &mut patterns {
-            pattern.others = others(pattern, &needed);
+            pattern.others = others(pattern, &needed, &mut sets);
             pattern.beginnings = beginnings(pattern, &needed);
         }
         let needs = texts.keys().map(|text| needed.binary_search(text).ok()).collect();
@@ -159,6 +161,7 @@ impl Guardrails {
             uses,
             needs,
             needed: needed.len(),
+            sets: sets.all,
             seeded,
             beginning: beginning(&patterns),
             sorted,
@@ -276,6 +279,9 @@ impl Guardrails {
 
     /// Whether a finding is one that its guardrail never reports.
     pub(super) fn is_allowed(&self, finding: &Finding, matched: &str) -> bool {
+        if matches!(finding.what, What::Limit | What::Length) {
+            return false;
+        }
         let allows = self.allows.get(finding.rule).map(Vec::as_slice).unwrap_or_default();
         allows.iter().any(|one| {
             one.entity.as_ref().is_none_or(|entity| entity == self.entity(finding))
@@ -400,18 +406,36 @@ fn beginnings(pattern: &Pattern, needed: &[String]) -> Option<Vec<usize>> {
 }
 
 /// What must stand around the literals that call for a pattern.
-fn others(pattern: &Pattern, needed: &[String]) -> Vec<Vec<Others>> {
+fn others(pattern: &Pattern, needed: &[String], sets: &mut Sets) -> Vec<Vec<Others>> {
     let Seed::Literals(anchors) = &pattern.engine.seed else { return Vec::new() };
     let place = |literal: &String| needed.binary_search(literal).ok();
-    let placed = |other: &Other| {
+    let mut placed = |other: &Other| {
         let places: Option<Vec<usize>> = other.literals.iter().map(place).collect();
-        places.map(|places| (places, other.reach))
+        places.map(|places| (sets.place(places), other.reach))
     };
-    let of_one = |one: &Anchors| {
+    let mut of_one = |one: &Anchors| {
         let others = one.others.iter().filter(|_| !pattern.is_turned);
-        others.filter_map(placed).collect()
+        others.filter_map(&mut placed).collect()
     };
-    anchors.iter().map(of_one).collect()
+    anchors.iter().map(&mut of_one).collect()
+}
+
+/// Sets of literals, each once: many patterns need the same.
+#[derive(Default)]
+struct Sets {
+    all: Vec<Vec<usize>>,
+    known: BTreeMap<Vec<usize>, usize>,
+}
+
+impl Sets {
+    fn place(&mut self, set: Vec<usize>) -> usize {
+        let next = self.all.len();
+        let place = *self.known.entry(set.clone()).or_insert(next);
+        if place == next {
+            self.all.push(set);
+        }
+        place
+    }
 }
 
 fn check_sizes(rule: &Rule) -> Result<(), RuleError> {

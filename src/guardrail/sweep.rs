@@ -272,14 +272,26 @@ impl Guardrails {
             }
         }
         stood.sort();
+        // By set, whether any of its literals stood anywhere: most calls end with this.
+        let mut is_there: Vec<Option<bool>> = vec![None; self.sets.len()];
         for ((index, branch), hit) in calls {
             let Some(pattern) = self.applying(index, rules) else { continue };
             let Seed::Literals(anchors) = &pattern.engine.seed else { continue };
-            let others = pattern.others.get(branch).into_iter().flatten();
-            let is_near = |(places, reach): &(Vec<usize>, (usize, usize))| {
-                places.iter().any(|place| !stood.near(*place, hit.start, *reach).is_empty())
+            let others = pattern.others.get(branch).map(Vec::as_slice).unwrap_or_default();
+            let mut stands = |set: &usize| {
+                let places = self.sets.get(*set).map(Vec::as_slice).unwrap_or_default();
+                let slot = is_there.get_mut(*set);
+                let any = || places.iter().any(|place| !stood.list(*place).is_empty());
+                slot.is_none_or(|slot| *slot.get_or_insert_with(any))
             };
-            if others.into_iter().all(is_near)
+            if !others.iter().all(|(set, _)| stands(set)) {
+                continue;
+            }
+            let is_near = |(set, reach): &(usize, (usize, usize))| {
+                let mut places = self.sets.get(*set).into_iter().flatten();
+                places.any(|place| !stood.near(*place, hit.start, *reach).is_empty())
+            };
+            if others.iter().all(is_near)
                 && let Some(anchors) = anchors.get(branch)
             {
                 let place = candidates.entry(index).or_insert_with(|| pattern.places());
