@@ -308,7 +308,8 @@ fn class_letters(class: &Class) -> Option<Vec<String>> {
     letters.retain(|letter| !matches!(letter, 'ſ' | '\u{212a}'));
     letters.sort_unstable();
     letters.dedup();
-    (letters.len() <= CLASS_MAX).then(|| letters.into_iter().map(String::from).collect())
+    (!letters.is_empty() && letters.len() <= CLASS_MAX)
+        .then(|| letters.into_iter().map(String::from).collect())
 }
 
 fn cross(left: &[String], right: &[String]) -> Option<Vec<String>> {

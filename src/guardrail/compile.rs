@@ -506,8 +506,8 @@ fn words(rules: &[Rule]) -> impl Iterator<Item = String> {
 fn beginning(patterns: &[Pattern]) -> Vec<Vec<usize>> {
     let mut beginning = vec![Vec::new(); 256];
     for (index, pattern) in patterns.iter().enumerate() {
-        let Some(growing) = &pattern.engine.growing else { continue };
-        for (byte, begins) in growing.first.iter().enumerate() {
+        let Some(first) = &pattern.engine.first else { continue };
+        for (byte, begins) in first.iter().enumerate() {
             if let (true, Some(patterns)) = (*begins, beginning.get_mut(byte)) {
                 patterns.push(index);
             }

@@ -46,9 +46,6 @@ pub(super) fn find(text: &str) -> Vec<Encoded> {
     if is_grouped {
         found.extend(grouped(text));
     }
-    if !text.is_ascii() {
-        found.extend(selected(text));
-    }
     found
 }
 
@@ -142,6 +139,11 @@ fn base32(code: &str) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
+}
+
+/// Texts in characters that nobody sees; a reading of the text no longer has them.
+pub(super) fn hidden(text: &str) -> Vec<Encoded> {
+    if text.is_ascii() { Vec::new() } else { selected(text) }
 }
 
 /// Codes written in groups: `69 67 6e`, `0x69,0x67`, `01101001 01100111`, `105 103 110`.
@@ -245,10 +247,10 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{find, hidden};
 
     fn texts(text: &str) -> Vec<(String, String)> {
-        let found = find(text).into_iter();
+        let found = find(text).into_iter().chain(hidden(text));
         found.map(|one| (text.get(one.span).unwrap().to_owned(), one.text)).collect()
     }
 

@@ -1,12 +1,13 @@
 //! One expression, compiled: checked at the door, kept from one catalog to the next.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::pool::Pool;
-use regex_automata::{Anchored, Input};
+use regex_automata::{Anchored, Input, MatchKind};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::anchors;
@@ -65,26 +66,21 @@ pub(super) struct Engine {
     pub(super) beginnings: Option<Vec<String>>,
     /// Whether a group of it is what is found.
     pub(super) has_group: bool,
-    /// For rules that look at answers, which may be streams.
-    pub(super) growing: Option<Growing>,
+    /// Follows all ways to match at once.
+    automaton: OnceLock<Option<Automaton>>,
+    /// For rules that look at answers, which may be streams: whether a match may begin with a byte.
+    pub(super) first: Option<Vec<bool>>,
 }
 
-/// Tells whether a tail of a stream could still become a match.
-pub(super) struct Growing {
-    source: String,
-    built: OnceLock<Option<Automaton>>,
-    /// Whether a match may begin with a byte.
-    pub(super) first: Vec<bool>,
-}
-
+/// An automaton that knows all matches from one byte on, however its alternatives are ordered.
 struct Automaton {
     dfa: DFA,
     caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
 }
 
-impl std::fmt::Debug for Growing {
+impl std::fmt::Debug for Automaton {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Growing")
+        f.write_str("Automaton")
     }
 }
 
@@ -158,12 +154,17 @@ impl Engine {
         if !is_phrase {
             drop(regex.set(Some(build(&source)?)));
         }
-        let growing = streams.then(|| Growing::new(&source, &hir));
+        let first = streams.then(|| {
+            let mut first = vec![false; 256];
+            first_bytes(&hir, &mut first);
+            first
+        });
         let has_group = hir.properties().explicit_captures_len() > 0;
         let seed = Seed::of(&hir);
         let beginnings = anchors::beginnings(&hir).filter(|_| seed.is_literal());
         let key = key.clone();
-        Ok(Self { key, source, regex, bytes_max, seed, beginnings, has_group, growing })
+        let automaton = OnceLock::new();
+        Ok(Self { key, source, regex, bytes_max, seed, beginnings, has_group, automaton, first })
     }
 
     /// Why it could not be built, which else shows when a text calls for it.
@@ -229,40 +230,58 @@ pub(super) fn whole_text(expression: &str) -> Result<Regex, String> {
     build(&format!("(?i)^(?:{expression})$"))
 }
 
-impl Growing {
-    fn new(source: &str, hir: &Hir) -> Self {
-        let mut first = vec![false; 256];
-        first_bytes(hir, &mut first);
-        Self { source: source.to_owned(), built: OnceLock::new(), first }
-    }
-
+impl Engine {
     /// Whether some continuation of the text is a match that begins at `start`. What cannot be told
     /// counts as yes: holding back is always safe.
     pub(super) fn lives(&self, text: &str, start: usize) -> bool {
-        let Some(Automaton { dfa, caches }) = self.automaton() else { return true };
+        self.walk(text, start..text.len(), |_end| {}).unwrap_or(true)
+    }
+
+    /// Where matches that begin at `start` end, the longest first; `None` if it cannot be told.
+    pub(super) fn ends(&self, text: &str, start: usize) -> Option<Vec<usize>> {
+        let mut ends = Vec::new();
+        let end = text.floor_char_boundary(start.saturating_add(self.bytes_max + 1));
+        self.walk(text, start..end, |end| ends.push(end))?;
+        ends.reverse();
+        Some(ends)
+    }
+
+    /// Follows a text from one byte on, telling where matches end; whether it could go on. `None`: what is
+    /// too large cannot be followed.
+    fn walk(&self, text: &str, span: Range<usize>, mut matched: impl FnMut(usize)) -> Option<bool> {
+        let Automaton { dfa, caches } = self.automaton()?;
         let mut cache = caches.get();
-        let input = Input::new(text).range(start..).anchored(Anchored::Yes);
-        let Ok(mut state) = dfa.start_state_forward(&mut cache, &input) else { return true };
-        for byte in text.as_bytes().get(start..).unwrap_or_default() {
-            match dfa.next_state(&mut cache, state, *byte) {
-                Ok(next) if next.is_dead() => return false,
-                Ok(next) if next.is_quit() => return true,
-                Ok(next) => state = next,
-                Err(_) => return true,
+        let input = Input::new(text).range(span.clone()).anchored(Anchored::Yes);
+        let mut state = dfa.start_state_forward(&mut cache, &input).ok()?;
+        let bytes = text.as_bytes().get(span.clone()).unwrap_or_default();
+        for (at, byte) in (span.start..).zip(bytes) {
+            state = dfa.next_state(&mut cache, state, *byte).ok()?;
+            // A match is told one byte late.
+            if state.is_match() {
+                matched(at);
+            } else if state.is_dead() {
+                return Some(false);
+            } else if state.is_quit() {
+                return None;
             }
         }
-        true
+        let last = dfa.next_eoi_state(&mut cache, state).ok()?;
+        if last.is_match() {
+            matched(span.end);
+        }
+        Some(true)
     }
 
     fn automaton(&self) -> Option<&Automaton> {
         let build = || {
-            let dfa = DFA::builder().build(&self.source).ok()?;
+            let all = DFA::config().match_kind(MatchKind::All);
+            let dfa = DFA::builder().configure(all).build(&self.source).ok()?;
             let for_caches = dfa.clone();
             let caches: Box<dyn Fn() -> Cache + Send + Sync> =
                 Box::new(move || for_caches.create_cache());
             Some(Automaton { dfa, caches: Pool::new(caches) })
         };
-        self.built.get_or_init(build).as_ref()
+        self.automaton.get_or_init(build).as_ref()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::compile::Guardrails;
+use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
 use super::encoded;
 use super::reading::{Origin, Reader, first_disguise};
 use super::rule::{Action, Direction};
@@ -87,6 +87,8 @@ pub struct Finding {
     pub rule: usize,
     /// What of the rule was found.
     pub(super) what: What,
+    /// Where the match begins, of which the bytes may be a group.
+    pub(super) begins: usize,
 }
 
 /// What of a rule was found.
@@ -103,6 +105,25 @@ pub(super) enum What {
 }
 
 impl Finding {
+    /// The same behind so many bytes.
+    #[must_use]
+    pub fn behind(mut self, bytes: usize) -> Self {
+        self.shift(bytes);
+        self
+    }
+
+    /// Whether its bytes are what was found, and not the text it stands for.
+    pub fn has_place(&self) -> bool {
+        !matches!(self.what, What::Length | What::Limit)
+    }
+
+    /// Moves it behind so many bytes.
+    pub(super) fn shift(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.end += bytes;
+        self.begins += bytes;
+    }
+
     /// The bytes of the text.
     pub fn span(&self) -> Range<usize> {
         self.start..self.end
@@ -139,7 +160,7 @@ impl Guardrails {
         });
         if let Some((plain, origin)) = &read {
             let of_plain = self.written(plain, rules, work);
-            findings.extend(of_plain.iter().filter_map(|one| back(one, origin)));
+            findings.extend(of_plain.iter().map(|one| back(one, origin)));
         }
         if !rules.is_request() {
             return findings;
@@ -150,20 +171,37 @@ impl Guardrails {
             for Range { start, end } in around(&loose, &origin) {
                 let stretch = loose.get(start..end).unwrap_or_default();
                 for mut one in self.written(stretch, rules, work) {
-                    (one.start, one.end) = (one.start + start, one.end + start);
-                    deeper.extend(back(&one, &origin));
+                    one.shift(start);
+                    // At the edges of the stretch words are cut: only what is near a change counts.
+                    let near = one.begins.saturating_sub(CONTEXT_BYTES_MAX);
+                    deeper.extend(origin.is_changed(near, one.end).then(|| back(&one, &origin)));
                 }
             }
         }
         if depth < LAYERS_MAX {
+            for inner in encoded::hidden(text) {
+                let Range { start, end } = inner.span;
+                let found = self.layer(&inner.text, (rules, depth + 1), work);
+                findings.extend(found.into_iter().map(|one| Finding {
+                    start,
+                    end,
+                    begins: start,
+                    ..one
+                }));
+            }
             for inner in encoded::find(plain) {
                 let Range { start, end } = inner.span;
                 let found = self.layer(&inner.text, (rules, depth + 1), work);
-                deeper.extend(found.into_iter().map(|one| Finding { start, end, ..one }));
+                deeper.extend(found.into_iter().map(|one| Finding {
+                    start,
+                    end,
+                    begins: start,
+                    ..one
+                }));
             }
         }
         findings.extend(deeper.into_iter().map(|one| match &read {
-            Some((_, origin)) => moved(&one, origin),
+            Some((_, origin)) => back(&one, origin),
             None => one,
         }));
         findings
@@ -178,7 +216,7 @@ impl Guardrails {
         let bounded = |rule: usize| {
             let max = self.rules().get(rule)?.config.max_bytes?;
             let exceeds = before <= max && len > max;
-            exceeds.then_some(Finding { start: 0, end: max, rule, what: What::Length })
+            exceeds.then_some(Finding { start: 0, end: max, rule, what: What::Length, begins: 0 })
         };
         rules.iter().filter_map(bounded).collect()
     }
@@ -200,12 +238,12 @@ fn around(text: &str, origin: &Origin) -> Vec<Range<usize>> {
     stretches.into_iter().map(whole).collect()
 }
 
-/// A finding in a derived text, in the text it is derived from; `None` where the two are the same, and
-/// what there is to find was found already.
-pub(super) fn back(finding: &Finding, origin: &Origin) -> Option<Finding> {
-    origin.is_changed(finding.start, finding.end).then(|| moved(finding, origin))
-}
-
-fn moved(finding: &Finding, origin: &Origin) -> Finding {
-    Finding { start: origin.start(finding.start), end: origin.end(finding.end), ..finding.clone() }
+/// A finding in a derived text, in the text it is derived from. What was not changed is found in both.
+pub(super) fn back(finding: &Finding, origin: &Origin) -> Finding {
+    Finding {
+        start: origin.start(finding.start),
+        end: origin.end(finding.end),
+        begins: origin.start(finding.begins),
+        ..finding.clone()
+    }
 }

@@ -16,8 +16,8 @@ use super::seeds::{self, Seed, stretch};
 use super::validate::Validate;
 use super::verify::{begins_word, entropy, has_word, splits_word};
 
-/// How many shorter matches are tried where the longest is cut out of a word.
-const SHORTER_MAX: usize = 16;
+/// How many other matches are tried where one is cut out of a word.
+const OTHERS_MAX: usize = 16;
 /// Bytes that expressions may read: so many for a text of any length, and so many for each of its bytes.
 const WORK_BYTES: usize = 256 * 1024;
 const WORK_A_BYTE: usize = 100;
@@ -35,8 +35,8 @@ type Candidates = BTreeMap<usize, Places>;
 enum Places {
     /// Anywhere in these stretches.
     In(Vec<Range<usize>>),
-    /// From these bytes on.
-    From(Vec<usize>),
+    /// From these bytes on, which stand in these stretches.
+    From(Vec<usize>, Vec<Range<usize>>),
 }
 
 /// Where a sweep begins and whether the text is all there.
@@ -99,28 +99,27 @@ impl Work {
 
 impl Places {
     /// Adds what a literal calls for.
-    fn add(
-        &mut self,
-        pattern: &Pattern,
-        stood: &Stood,
-        hit: Range<usize>,
-        (reach, len): ((usize, usize), usize),
-    ) {
+    fn add(&mut self, hit: Range<usize>, reach: (usize, usize), len: usize) {
         match self {
             Self::In(stretches) => stretch(stretches, hit, reach, len),
-            Self::From(starts) => {
-                let places = pattern.beginnings.iter().flatten();
-                let near = places.flat_map(|place| stood.near(*place, hit.start, (reach.0, 0)));
-                starts.extend(near.map(|start| *start as usize));
+            // A match begins at or before the literal.
+            Self::From(_, stretches) => {
+                stretch(stretches, hit.start..hit.start + 1, (reach.0, 0), len);
             }
         }
     }
 
-    fn sort(&mut self) {
-        if let Self::From(starts) = self {
-            starts.sort_unstable();
-            starts.dedup();
+    /// All calls are in: the bytes that matches may begin at.
+    fn settle(&mut self, pattern: &Pattern, stood: &Stood) {
+        let Self::From(starts, stretches) = self else { return };
+        for stretch in stretches {
+            let reach = (0, stretch.len().saturating_sub(1));
+            let places = pattern.beginnings.iter().flatten();
+            let near = places.flat_map(|place| stood.near(*place, stretch.start, reach));
+            starts.extend(near.map(|start| *start as usize));
         }
+        starts.sort_unstable();
+        starts.dedup();
     }
 }
 
@@ -212,15 +211,14 @@ impl Guardrails {
             let Some(pattern) = self.patterns.get(*index) else { continue };
             let from = resume.get(index).copied().unwrap_or(0).max(view.from);
             let (spans, is_done) = pattern.matches(view.text, from, places, work);
-            findings.extend(spans.into_iter().map(|span| Finding {
-                start: span.start,
-                end: span.end,
-                rule: pattern.rule,
-                what: What::Pattern(*index),
+            let rule = pattern.rule;
+            findings.extend(spans.into_iter().map(|(begins, span)| {
+                let (start, end) = (span.start, span.end);
+                Finding { start, end, rule, what: What::Pattern(*index), begins }
             }));
             if !is_done {
                 let (start, end) = (view.from, view.text.len());
-                findings.push(Finding { start, end, rule: pattern.rule, what: What::Limit });
+                findings.push(Finding { start, end, rule, what: What::Limit, begins: start });
             }
         }
         findings.retain(|one| {
@@ -228,11 +226,11 @@ impl Guardrails {
         });
         let mut undecided = self.undecided(view, rules, resume);
         for finding in &findings {
-            if finding.start >= undecided.all && self.enforces(finding) {
-                undecided.enforced = undecided.enforced.min(finding.start);
+            if finding.begins >= undecided.all && self.enforces(finding) {
+                undecided.enforced = undecided.enforced.min(finding.begins);
             }
         }
-        findings.retain(|finding| finding.start < undecided.all || !view.open);
+        findings.retain(|finding| finding.begins < undecided.all || !view.open);
         findings.sort();
         findings.dedup();
         for finding in &findings {
@@ -263,7 +261,14 @@ impl Guardrails {
                     Use::Literal(rule) if rules.contains(rule) => {
                         if !splits_word(view.text, &hit.range()) {
                             let (start, end) = (hit.start(), hit.end());
-                            findings.push(Finding { start, end, rule, what: What::Literal });
+                            let begins = start;
+                            findings.push(Finding {
+                                start,
+                                end,
+                                rule,
+                                what: What::Literal,
+                                begins,
+                            });
                         }
                     }
                     Use::Literal(_) => {}
@@ -295,11 +300,13 @@ impl Guardrails {
                 && let Some(anchors) = anchors.get(branch)
             {
                 let place = candidates.entry(index).or_insert_with(|| pattern.places());
-                place.add(pattern, &stood, hit, (anchors.reach, view.text.len()));
+                place.add(hit, anchors.reach, view.text.len());
             }
         }
-        for places in candidates.values_mut() {
-            places.sort();
+        for (index, places) in &mut candidates {
+            if let Some(pattern) = self.patterns.get(*index) {
+                places.settle(pattern, &stood);
+            }
         }
         (findings, candidates)
     }
@@ -390,7 +397,7 @@ impl Pattern {
     /// No places yet, of the kind that this pattern has.
     fn places(&self) -> Places {
         match &self.beginnings {
-            Some(_) => Places::From(Vec::new()),
+            Some(_) => Places::From(Vec::new(), Vec::new()),
             None => Places::In(Vec::new()),
         }
     }
@@ -403,13 +410,13 @@ impl Pattern {
         from: usize,
         places: &Places,
         work: &mut Work,
-    ) -> (Vec<Range<usize>>, bool) {
+    ) -> (Vec<(usize, Range<usize>)>, bool) {
         let mut found = Vec::new();
         // One that cannot be built has not looked, unless it is only turned.
         let Some(regex) = self.engine.regex() else { return (found, self.is_turned) };
         let mut at = from;
         match places {
-            Places::From(starts) => {
+            Places::From(starts, _) => {
                 for start in starts {
                     if *start < at || (self.config.whole_word && !begins_word(text, *start)) {
                         continue;
@@ -422,7 +429,7 @@ impl Pattern {
                     let Some(hit) = regex.find(input) else { continue };
                     if let Some(span) = self.whole(text, hit.range(), work) {
                         at = span.end.max(start + 1);
-                        found.push(span);
+                        found.push((*start, span));
                     }
                 }
             }
@@ -440,7 +447,7 @@ impl Pattern {
                         match self.whole(text, hit.range(), work) {
                             Some(span) => {
                                 at = span.end.max(hit.start() + 1);
-                                found.push(span);
+                                found.push((hit.start(), span));
                             }
                             None => at = hit.start() + 1,
                         }
@@ -452,25 +459,23 @@ impl Pattern {
         (found, !work.is_spent)
     }
 
-    /// What is found in a match, or in the longest shorter one from the same start that is whole and valid.
-    fn whole(&self, text: &str, mut span: Range<usize>, work: &mut Work) -> Option<Range<usize>> {
-        // What begins in the middle of a word, or without its context, does so however short it is.
+    /// What is found in a match, or in the longest other one from the same byte that is whole and valid.
+    fn whole(&self, text: &str, span: Range<usize>, work: &mut Work) -> Option<Range<usize>> {
+        // What begins in the middle of a word, or without its context, does so wherever it ends.
         if (self.config.whole_word && !begins_word(text, span.start))
             || (!self.config.context.is_empty() && !self.has_context(text, span.start))
         {
             return None;
         }
-        let is_cut = self.config.validate.is_none_or(Validate::holds_for_parts);
-        for _ in 0..if is_cut { SHORTER_MAX } else { 1 } {
-            if let Some(found) = self.accepts(text, &span, work) {
-                return Some(found);
-            }
-            let end = text.floor_char_boundary(span.end.checked_sub(1)?);
-            work.allows(end.saturating_sub(span.start)).then_some(())?;
-            let input = Input::new(text).range(span.start..end).anchored(Anchored::Yes);
-            span = self.engine.regex()?.find(input)?.range();
+        if let Some(found) = self.accepts(text, &span, work) {
+            return Some(found);
         }
-        None
+        let is_cut = self.config.validate.is_none_or(Validate::holds_for_parts);
+        work.allows(span.len()).then_some(())?;
+        let ends = self.engine.ends(text, span.start)?;
+        let others = ends.into_iter().filter(|end| *end != span.end && (is_cut || *end > span.end));
+        let others = others.filter(|end| text.is_char_boundary(*end)).take(OTHERS_MAX);
+        others.into_iter().find_map(|end| self.accepts(text, &(span.start..end), work))
     }
 
     /// What is found in a match, if it holds.
@@ -511,9 +516,7 @@ impl Pattern {
         if text.len() - start > self.engine.bytes_max {
             return false;
         }
-        // Without an automaton every start may grow: holding back is always safe.
-        let Some(growing) = &self.engine.growing else { return true };
-        (!self.config.whole_word || begins_word(text, start)) && growing.lives(text, start)
+        (!self.config.whole_word || begins_word(text, start)) && self.engine.lives(text, start)
     }
 }
 

@@ -254,6 +254,8 @@ fn random_rules() -> Guardrails {
                 true,
                 json!({"literals": ["abba", "dcd c"], "patterns": [
                     {"entity": "phrase", "phrase": "ab (?:c |d ){0,2}abc"},
+                    {"entity": "group", "regex": "c ([ab]{2,3}|[ab]{2})"},
+                    {"entity": "long", "regex": "a [a-d ]{1,9}dd"},
                     {"entity": "near", "regex": "[0-9]{3}-[0-9]{2}", "context": ["ab"], "context_bytes": 8},
                 ]}),
             ),
@@ -405,9 +407,14 @@ fn context_allow_lists_modes_and_forms() {
             json!({"patterns": [
             {"entity": "password", "regex": "password=([a-z0-9]{8,20})", "entropy_min": 2.5}]}),
         ),
+        rule(
+            "order",
+            true,
+            json!({"patterns": [{"entity": "key", "phrase": "the (?:key|keywords)"}]}),
+        ),
     ])
     .unwrap();
-    let rules = RuleSet::new(vec![true; 5], Direction::Request);
+    let rules = RuleSet::new(vec![true; 6], Direction::Request);
     let verdict = |text: &str| guardrails.judge(&guardrails.scan(text, &rules));
     for (text, expected) in [
         ("the PIN code is 1234", Verdict::Block),
@@ -420,6 +427,10 @@ fn context_allow_lists_modes_and_forms() {
     ] {
         assert_eq!(verdict(text), expected, "{text}");
     }
+    // A disguise outside of what is found, and the longer of two alternatives.
+    assert_eq!(verdict("pаssword=k3jd92ms"), Verdict::Warn);
+    assert_eq!(verdict("the pіn code is 1234"), Verdict::Block);
+    assert_eq!(verdict("the keywords"), Verdict::Block);
     assert_eq!(verdict(&"x ".repeat(46)), Verdict::Block);
     let shadow = guardrails.scan("watched", &rules);
     assert_eq!((shadow.len(), guardrails.effect(&shadow[0])), (1, "shadow_block"));

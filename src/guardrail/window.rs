@@ -87,7 +87,7 @@ impl Window {
             tail.text.push_str(&reader.take(!open));
             let firm = tail.text.len();
             let (of_read, of_tail) = tail.advance(guardrails, rules, (open, firm));
-            findings.extend(of_read.iter().filter_map(|one| back(one, reader.origin())));
+            findings.extend(of_read.iter().map(|one| back(one, reader.origin())));
             let end = tail.base + tail.text.len();
             let in_written =
                 |at: usize| if at < end { reader.origin().start(at) } else { reader.undecided() };
@@ -100,7 +100,7 @@ impl Window {
         self.recent.extend(findings.iter().cloned());
         let of_read = self.read.as_ref().map(|(reader, tail)| reader.origin().start(tail.base));
         let first = of_read.unwrap_or(usize::MAX).min(self.written.base);
-        self.recent.retain(|one| one.start >= first);
+        self.recent.retain(|one| one.begins >= first);
         Progress { findings, safe_to: undecided.enforced }
     }
 }
@@ -121,8 +121,7 @@ impl Tail {
         let (mut findings, undecided) =
             guardrails.sweep(view, rules, &mut resume, &mut Work::of(&self.text));
         for finding in &mut findings {
-            finding.start += self.base;
-            finding.end += self.base;
+            finding.shift(self.base);
         }
         for (pattern, at) in resume {
             let kept = self.resume.entry(pattern).or_default();

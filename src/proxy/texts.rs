@@ -11,7 +11,8 @@ use super::vault::Vault;
 use crate::gemini::text::Segment;
 use crate::guardrail::{Finding, Guardrails, RuleSet, replace};
 
-/// No expression matches across it, and no text of a caller holds it: see [`Joined::push`].
+/// No text of a caller holds it: see [`Joined::push`]. What an expression matches across it is looked at again,
+/// group by group.
 const APART: &str = "\u{0}";
 
 /// Strings of one message, in order.
@@ -38,6 +39,8 @@ struct Joined {
     text: String,
     /// Where each string begins, and which it is.
     starts: Vec<(usize, usize)>,
+    /// Where each group stands.
+    groups: Vec<Range<usize>>,
 }
 
 impl<'s> Texts<'s> {
@@ -53,14 +56,14 @@ impl<'s> Texts<'s> {
         let order = self.order();
         let mut placed = self.scan(&order, "\n", guardrails, rules);
         if order.iter().any(|group| group.len() > 1) {
-            let known: HashSet<(usize, Vec<Place>)> =
-                placed.iter().map(|one| (one.finding.rule, one.places.clone())).collect();
+            // What begins where something was found already only takes in the beginning of the next string.
+            let begins = |one: &Placed| {
+                let place = one.places.first().map(|place| (place.segment, place.span.start));
+                (one.finding.rule, guardrails.entity(&one.finding).to_owned(), place)
+            };
+            let known: HashSet<_> = placed.iter().map(begins).collect();
             let other = self.scan(&order, "", guardrails, rules);
-            placed.extend(
-                other
-                    .into_iter()
-                    .filter(|one| !known.contains(&(one.finding.rule, one.places.clone()))),
-            );
+            placed.extend(other.into_iter().filter(|one| !known.contains(&begins(one))));
         }
         placed
     }
@@ -94,8 +97,8 @@ impl<'s> Texts<'s> {
         rules: &RuleSet,
     ) -> Vec<Placed> {
         let joined = self.join(order, seam);
-        guardrails
-            .scan(&joined.text, rules)
+        joined
+            .scan(guardrails, rules)
             .into_iter()
             .map(|finding| {
                 let places = self.places(&joined, &finding.span());
@@ -106,11 +109,13 @@ impl<'s> Texts<'s> {
 
     fn join(&self, order: &[Vec<usize>], seam: &str) -> Joined {
         let len = self.segments.iter().map(|segment| segment.text.len() + 1).sum();
-        let mut joined = Joined { text: String::with_capacity(len), starts: Vec::new() };
+        let mut joined =
+            Joined { text: String::with_capacity(len), starts: Vec::new(), groups: Vec::new() };
         for group in order {
             if !joined.starts.is_empty() {
                 joined.text.push_str(APART);
             }
+            let start = joined.text.len();
             for (place, index) in group.iter().enumerate() {
                 if place > 0 {
                     joined.text.push_str(seam);
@@ -118,6 +123,7 @@ impl<'s> Texts<'s> {
                 joined.starts.push((joined.text.len(), *index));
                 joined.push(self.segments.get(*index).map_or("", |one| &one.text));
             }
+            joined.groups.push(start..joined.text.len());
         }
         joined
     }
@@ -140,6 +146,27 @@ impl<'s> Texts<'s> {
 }
 
 impl Joined {
+    /// Findings within the groups. One that spans several is a match of what does not belong together: those
+    /// groups are looked at alone.
+    fn scan(&self, guardrails: &Guardrails, rules: &RuleSet) -> Vec<Finding> {
+        let found = guardrails.scan(&self.text, rules);
+        let crosses = |one: &Finding| {
+            self.text.get(one.span()).is_some_and(|text| text.contains(APART)) && one.has_place()
+        };
+        let (crossing, mut findings): (Vec<_>, Vec<_>) = found.into_iter().partition(crosses);
+        let touched = |group: &&Range<usize>| {
+            crossing.iter().any(|one| one.start < group.end && group.start < one.end)
+        };
+        for group in self.groups.iter().filter(touched) {
+            let text = self.text.get(group.clone()).unwrap_or_default();
+            let alone = guardrails.scan(text, rules).into_iter();
+            findings.extend(alone.map(|one| one.behind(group.start)));
+        }
+        findings.sort();
+        findings.dedup();
+        findings
+    }
+
     /// Adds a text. An U+0000 of its own would keep words apart that a reader takes together: a character
     /// as short, which nobody sees either, stands for it.
     fn push(&mut self, text: &str) {
@@ -233,10 +260,10 @@ mod tests {
     use crate::guardrail::{Direction, Guardrails, Inspects, Kind, Rule, Severity};
     use crate::words::ids::GuardrailId;
 
-    fn guardrails() -> Guardrails {
+    fn rule() -> Rule {
         let config =
             serde_json::json!({"action": "redact", "literals": ["secret word", "word salad"]});
-        Guardrails::compile(vec![Rule {
+        Rule {
             id: GuardrailId(Uuid::nil()),
             name: "r".to_owned(),
             kind: Kind::Custom,
@@ -245,11 +272,18 @@ mod tests {
             config: serde_json::from_value(config).unwrap(),
             templates: Vec::new(),
             categories: Vec::new(),
-        }])
-        .unwrap()
+        }
+    }
+
+    fn guardrails() -> Guardrails {
+        Guardrails::compile(vec![rule()]).unwrap()
     }
 
     fn redacted(parts: &[(&str, Option<u64>)]) -> Vec<(usize, String)> {
+        redacted_by(&guardrails(), parts)
+    }
+
+    fn redacted_by(guardrails: &Guardrails, parts: &[(&str, Option<u64>)]) -> Vec<(usize, String)> {
         let segments: Vec<Segment> = parts
             .iter()
             .map(|(text, run)| Segment {
@@ -258,10 +292,30 @@ mod tests {
                 run: run.map(Run),
             })
             .collect();
-        let guardrails = guardrails();
         let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
-        let placed = Texts::new(&segments).inspect(&guardrails, &rules);
-        redact(&guardrails, &segments, &placed, &mut Vault::default())
+        let placed = Texts::new(&segments).inspect(guardrails, &rules);
+        redact(guardrails, &segments, &placed, &mut Vault::default())
+    }
+
+    #[test]
+    fn nothing_is_matched_across_strings_that_do_not_belong_together() {
+        let config = serde_json::json!({"action": "redact", "patterns": [
+            {"entity": "pw", "regex": "password[=: ]{1,3}([^\\s]{8,64})"}]});
+        let rule = Rule { config: serde_json::from_value(config).unwrap(), ..rule() };
+        let guardrails = Guardrails::compile(vec![rule]).unwrap();
+        let hole = "my password: [REDACTED:pw]";
+        let first = "my password: hunter2secret";
+        assert_eq!(
+            redacted_by(
+                &guardrails,
+                &[(first, Some(0)), ("model", None), ("Fine thanks", Some(1))]
+            ),
+            [(0, hole.to_owned())]
+        );
+        assert_eq!(
+            redacted_by(&guardrails, &[(first, Some(0)), ("Hello there", Some(0))]),
+            [(0, hole.to_owned())]
+        );
     }
 
     #[test]

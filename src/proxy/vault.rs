@@ -1,17 +1,22 @@
 //! What was taken out of a request, and goes back into its answer where its guardrail says so.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::guardrail::{Finding, Guardrails, Salt};
 
-/// Where every placeholder begins.
+/// Where every placeholder begins and ends.
 const MARK: char = '[';
+const END: char = ']';
 
 /// The values behind the placeholders of one call.
 #[derive(Default)]
 pub(super) struct Vault {
     salt: Salt,
-    kept: Vec<(String, String)>,
+    /// By placeholder in lower case, since models change the case of words.
+    kept: HashMap<String, String>,
+    /// Bytes of the longest placeholder.
+    longest: usize,
 }
 
 impl std::fmt::Debug for Vault {
@@ -25,7 +30,7 @@ pub(super) type Restored = Vec<(Range<usize>, String)>;
 
 impl Vault {
     pub(super) fn new(salt: Salt) -> Self {
-        Self { salt, kept: Vec::new() }
+        Self { salt, ..Self::default() }
     }
 
     /// Takes a value in; gives what stands in its place.
@@ -36,9 +41,9 @@ impl Vault {
         value: &str,
     ) -> String {
         let placeholder = guardrails.placeholder(finding, value, &self.salt);
-        let is_known = self.kept.iter().any(|(known, _)| *known == placeholder);
-        if guardrails.is_reversible(finding) && !is_known {
-            self.kept.push((placeholder.clone(), value.to_owned()));
+        if guardrails.is_reversible(finding) {
+            self.longest = self.longest.max(placeholder.len());
+            self.kept.insert(placeholder.to_ascii_lowercase(), value.to_owned());
         }
         placeholder
     }
@@ -53,30 +58,30 @@ impl Vault {
         self.search(text, false).0
     }
 
-    /// The placeholders in a text, and up to where there can be no other; models change their case.
+    /// The placeholders in a text, and up to where there can be no other.
     fn search(&self, text: &str, open: bool) -> (Restored, usize) {
         let mut found = Vec::new();
         let mut at = 0;
         while let Some(start) =
             text.get(at..).and_then(|rest| rest.find(MARK)).map(|next| at + next)
         {
-            let rest = text.get(start..).unwrap_or_default();
-            let whole = self.kept.iter().find(|(placeholder, _)| begins(rest, placeholder));
-            if let Some((placeholder, value)) = whole {
-                at = start + placeholder.len();
-                found.push((start..at, value.clone()));
-            } else if open && self.kept.iter().any(|(placeholder, _)| begins(placeholder, rest)) {
-                return (found, start);
-            } else {
-                at = start + MARK.len_utf8();
+            let rest =
+                text.get(start..text.floor_char_boundary(start + self.longest)).unwrap_or_default();
+            let end = rest.find(END).map(|end| start + end + END.len_utf8());
+            let key = end.and_then(|end| text.get(start..end)).map(str::to_ascii_lowercase);
+            let value = key.and_then(|key| self.kept.get(&key));
+            match (value, end) {
+                (Some(value), Some(end)) => {
+                    found.push((start..end, value.clone()));
+                    at = end;
+                }
+                // The rest of one may come.
+                (_, None) if open && text.len() < start + self.longest => return (found, start),
+                _ => at = start + MARK.len_utf8(),
             }
         }
         (found, text.len())
     }
-}
-
-fn begins(text: &str, with: &str) -> bool {
-    text.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with))
 }
 
 /// Finds placeholders in a text that arrives in pieces.
@@ -112,8 +117,8 @@ mod tests {
 
     fn vault() -> Vault {
         let kept = [("[EMAIL_0123abcd]", "ann@example.com"), ("[PHONE_99999999]", "555-0101")];
-        let kept = kept.map(|(placeholder, value)| (placeholder.to_owned(), value.to_owned()));
-        Vault { kept: kept.to_vec(), ..Vault::default() }
+        let kept = kept.map(|(placeholder, value)| (placeholder.to_lowercase(), value.to_owned()));
+        Vault { kept: kept.into(), longest: 16, ..Vault::default() }
     }
 
     #[test]

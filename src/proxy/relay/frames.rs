@@ -388,6 +388,7 @@ impl FrameReader {
         if self.held.is_empty() {
             self.release(held, out);
         } else {
+            self.held_bytes += held.frame.len();
             self.held.push_back(held);
         }
     }
