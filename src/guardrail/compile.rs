@@ -534,6 +534,7 @@ fn plain(text: &str) -> String {
             Folded::Ascii(ascii) if ascii.bytes().all(|one| one.is_ascii_alphanumeric()) => {
                 out.push_str(ascii);
             }
+            Folded::Small(small) => out.push(small),
             Folded::Ascii(_) | Folded::Same | Folded::Gone => out.push(letter),
         }
     }

@@ -202,6 +202,10 @@ impl Reader {
                 self.text.push(letter);
             }
             Folded::Gone => self.origin.changed(at, raw, raw_end),
+            Folded::Small(small) => {
+                self.origin.changed(at, raw, raw_end);
+                self.text.push(small);
+            }
             Folded::Ascii(text) => {
                 self.origin.changed(at, raw, raw_end);
                 self.text.push_str(text);

@@ -373,6 +373,17 @@ fn disguises_do_not_help() {
     ] {
         assert_eq!(judged(text), Verdict::Redact, "{text}");
     }
+    let russian = Guardrails::compile(vec![rule(
+        "r",
+        true,
+        json!({"literals": ["привет"], "patterns": [{"entity": "e", "phrase": "новый щит"}]}),
+    )])
+    .unwrap();
+    let rules = RuleSet::new(vec![true], Direction::Response);
+    for text in ["привет", "Привет", "ПРИВЕТ", "НОВЫЙ ЩИТ", "новый щит"]
+    {
+        assert_eq!(russian.judge(&russian.scan(text, &rules)), Verdict::Block, "{text}");
+    }
     for text in [
         "please ignore the noise",
         "previous instructions were clear",
