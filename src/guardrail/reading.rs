@@ -189,8 +189,20 @@ impl Reader {
         self.origin.forget(at);
     }
 
-    /// Adds a character that stands for a stretch of the original.
+    /// Adds a character that stands for a stretch of the original, and undoes the escapes that it ends:
+    /// what comes of one may end another.
     fn letter(&mut self, letter: char, raw: usize, raw_end: usize, changed: bool) {
+        self.put(letter, raw, raw_end, changed);
+        while let Some((start, letter)) = escape_at_end(&self.text) {
+            let at = self.base + start;
+            let raw = self.origin.start(at);
+            self.text.truncate(start);
+            self.origin.truncate(at);
+            self.put(letter, raw, raw_end, true);
+        }
+    }
+
+    fn put(&mut self, letter: char, raw: usize, raw_end: usize, changed: bool) {
         let at = self.base + self.text.len();
         match folded(letter) {
             Folded::Same if changed => {
@@ -211,23 +223,12 @@ impl Reader {
                 self.text.push_str(text);
             }
         }
-        self.unescape(raw_end);
     }
 
     fn may_escape(&self) -> bool {
         let bytes = self.text.as_bytes();
         let tail = bytes.get(bytes.len().saturating_sub(ESCAPE_BYTES_MAX)..).unwrap_or_default();
         tail.iter().any(|byte| matches!(byte, b'%' | b'&' | b'\\'))
-    }
-
-    /// Puts the character in the place of an escape that has just become whole.
-    fn unescape(&mut self, raw_end: usize) {
-        let Some((start, letter)) = escape_at_end(&self.text) else { return };
-        let at = self.base + start;
-        let raw = self.origin.start(at);
-        self.text.truncate(start);
-        self.origin.truncate(at);
-        self.letter(letter, raw, raw_end, true);
     }
 }
 
