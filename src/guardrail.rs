@@ -85,7 +85,7 @@ impl Guardrails {
 
     /// Whether any guardrail looks at a share of the calls only.
     pub fn samples(&self) -> bool {
-        self.rules().iter().any(|rule| rule.config.sample_percent.is_some())
+        self.has_samples
     }
 
     /// Whether a guardrail looks at a call: the same answer however often it is asked.

@@ -53,6 +53,7 @@ struct Times {
 /// Reads every `.jsonl` and `.jsonl.gz` below a directory and prints what was found in it.
 pub fn eval(file: Option<&Path>, dir: &Path, asked: Direction) -> anyhow::Result<()> {
     let inspector = Inspector::new(&settings(file)?, asked)?;
+    inspector.warm();
     let files = files(dir)?;
     anyhow::ensure!(!files.is_empty(), "{} has no .jsonl and no .jsonl.gz", dir.display());
     let mut times = Times::default();

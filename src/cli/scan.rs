@@ -34,6 +34,11 @@ impl Inspector {
         Ok(Self { guardrails, rules })
     }
 
+    /// Builds everything now, so that no text waits for it.
+    pub(super) fn warm(&self) {
+        self.guardrails.warm();
+    }
+
     pub(super) fn find(&self, text: &str) -> Vec<Finding> {
         self.guardrails.scan(text, &self.rules)
     }

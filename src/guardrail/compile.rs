@@ -52,6 +52,10 @@ pub struct Guardrails {
     pub(super) literal_bytes_max: usize,
     pub(super) pattern_bytes_max: usize,
     pub(super) vocabulary: Vocabulary,
+    /// The rules that bound the length of a text.
+    pub(super) bounding: Vec<usize>,
+    /// Whether any rule looks at a share of the calls only.
+    pub(super) has_samples: bool,
     allows: Vec<Vec<Allowed>>,
 }
 
@@ -156,7 +160,11 @@ impl Guardrails {
             .filter(|(_, one)| !matches!(one.engine.seed, Seed::Literals(_)))
             .map(|(index, _)| index)
             .collect();
+        let configs = || rules.iter().map(|rule| &rule.config).enumerate();
+        let bounding = configs().filter(|(_, one)| one.max_bytes.is_some()).map(|(rule, _)| rule);
         Ok(Self {
+            bounding: bounding.collect(),
+            has_samples: configs().any(|(_, one)| one.sample_percent.is_some()),
             literals: automaton(&texts)?,
             uses,
             needs,

@@ -218,7 +218,12 @@ impl Guardrails {
             let exceeds = before <= max && len > max;
             exceeds.then_some(Finding { start: 0, end: max, rule, what: What::Length, begins: 0 })
         };
-        rules.iter().filter_map(bounded).collect()
+        self.bounding
+            .iter()
+            .copied()
+            .filter(|rule| rules.contains(*rule))
+            .filter_map(bounded)
+            .collect()
     }
 
     /// Whether a finding of a rule does more than report.
