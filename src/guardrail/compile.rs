@@ -25,6 +25,10 @@ const RULE_PATTERNS_MAX: usize = 500;
 const RULE_ALLOWS_MAX: usize = 500;
 /// Literals of several words in one guardrail that are taken as phrases: their words may stand apart.
 const LOOSE_LITERALS_MAX: usize = 200;
+/// Of so many in all guardrails, none is looked for in ROT13 and backwards: each would be compiled thrice.
+const TURNED_LITERALS_MAX: usize = 1_000;
+/// The place of a pattern that is one of the literals.
+const LITERALS: &str = "literals";
 /// Bytes before a match in which its context may stand.
 pub(super) const CONTEXT_BYTES_MAX: usize = 128;
 /// Above this many bytes of literals the automaton trades speed for memory.
@@ -113,8 +117,11 @@ impl Guardrails {
 
     /// The same, taking the expressions over that `previous` has compiled already.
     pub fn recompile(rules: Vec<Rule>, previous: Option<&Self>) -> Result<Self, RuleError> {
+        let loose: usize = rules.iter().map(|rule| loose_literals(rule).count()).sum();
+        let turns_literals = loose <= TURNED_LITERALS_MAX;
+        let each = rules.iter().enumerate();
         let wanted: Vec<Wanted> =
-            rules.iter().enumerate().flat_map(|(index, rule)| wanted(index, rule)).collect();
+            each.flat_map(|(index, rule)| wanted(index, rule, turns_literals)).collect();
         let known = previous.map(Self::engines).unwrap_or_default();
         let engines = Engines::compile(wanted.iter().map(Wanted::key), known);
         let mut needles = Needles::default();
@@ -316,7 +323,7 @@ impl Wanted {
 }
 
 /// The patterns of a rule: as they stand, its literals of several words, and the phrases turned.
-fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
+fn wanted(index: usize, rule: &Rule, turns_literals: bool) -> Vec<Wanted> {
     let mut all = Vec::new();
     let streams = rule.looks_at(Direction::Response);
     let mut add = |place: String, config: &Arc<PatternConfig>| {
@@ -326,7 +333,10 @@ fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
         } else {
             config.regex.as_str().into()
         };
-        let turns: &[Turn] = match (is_phrase, rule.looks_at(Direction::Request)) {
+        let turns: &[Turn] = match (
+            is_phrase,
+            rule.looks_at(Direction::Request) && (place != LITERALS || turns_literals),
+        ) {
             (true, true) => &[Turn::Phrase, Turn::Backwards, Turn::Rot13],
             (true, false) => &[Turn::Phrase],
             (false, _) => &[Turn::Regex],
@@ -346,7 +356,7 @@ fn wanted(index: usize, rule: &Rule) -> Vec<Wanted> {
         let phrase = phrase::of_literal(literal);
         let entity = rule.kind.name().to_owned();
         let config = PatternConfig { entity, phrase, ..PatternConfig::default() };
-        add("literals".to_owned(), &Arc::new(config));
+        add(LITERALS.to_owned(), &Arc::new(config));
     }
     all
 }
