@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
-use super::encoded;
+use super::encoded::{self, Encoded};
 use super::reading::{Origin, Reader, first_disguise};
 use super::rule::{Action, Direction};
 use super::seeds::stretch;
@@ -180,24 +180,10 @@ impl Guardrails {
         }
         if depth < LAYERS_MAX {
             for inner in encoded::hidden(text) {
-                let Range { start, end } = inner.span;
-                let found = self.layer(&inner.text, (rules, depth + 1), work);
-                findings.extend(found.into_iter().map(|one| Finding {
-                    start,
-                    end,
-                    begins: start,
-                    ..one
-                }));
+                findings.extend(self.inside(&inner, (rules, depth), work));
             }
             for inner in encoded::find(plain) {
-                let Range { start, end } = inner.span;
-                let found = self.layer(&inner.text, (rules, depth + 1), work);
-                deeper.extend(found.into_iter().map(|one| Finding {
-                    start,
-                    end,
-                    begins: start,
-                    ..one
-                }));
+                deeper.extend(self.inside(&inner, (rules, depth), work));
             }
         }
         findings.extend(deeper.into_iter().map(|one| match &read {
@@ -205,6 +191,18 @@ impl Guardrails {
             None => one,
         }));
         findings
+    }
+
+    /// Findings in a text inside a text, each at the whole of what stands for it.
+    fn inside(
+        &self,
+        inner: &Encoded,
+        (rules, depth): (&RuleSet, usize),
+        work: &mut Work,
+    ) -> impl Iterator<Item = Finding> + use<> {
+        let Range { start, end } = inner.span.clone();
+        let found = self.layer(&inner.text, (rules, depth + 1), work);
+        found.into_iter().map(move |one| Finding { start, end, begins: start, ..one })
     }
 
     fn written(&self, text: &str, rules: &RuleSet, work: &mut Work) -> Vec<Finding> {
