@@ -6,8 +6,8 @@
 //! keeps the catalog the best there is; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
 //! every part and stops them in order.
 //!
-//! The engines in the middle ([`gemini`], [`template`], [`guardrail`], [`experiment`], [`price`]) are
-//! pure: they see no socket, no clock and no SQL.
+//! The engines in the middle ([`gemini`], [`template`], [`guardrail`], [`experiment`], [`statistics`],
+//! [`price`]) are pure: they see no socket, no clock and no SQL.
 
 pub mod words;
 
@@ -16,6 +16,7 @@ pub mod experiment;
 pub mod gemini;
 pub mod guardrail;
 pub mod price;
+pub mod statistics;
 pub mod template;
 
 pub mod catalog;
