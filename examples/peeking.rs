@@ -1,9 +1,10 @@
 //! How often an analysis that looks after each observation sees an effect where there is none:
 //! `cargo run --release --example peeking -- [RUNS] [OBSERVATIONS]`.
 //!
-//! Prints, for each kind of data, the share of runs with a false alarm: by the confidence sequence, by the
-//! usual test at any look, by the usual test at the last one. Asserts nothing about them: 5 % is promised, and
-//! in 2 000 runs up to 6.46 % is chance. Users who come back are looked at 240 times.
+//! Prints, for each kind of data, the share of runs with a false alarm: by the confidence sequence,
+//! by the usual test at any look, by the usual test at the last one. Asserts nothing about them: 5
+//! % is promised, and in 2 000 runs up to 6.46 % is chance. Users who come back are looked at 240
+//! times.
 
 #![expect(
     clippy::expect_used,

@@ -1,8 +1,9 @@
 //! What an experiment has shown: estimates, intervals, health and a verdict, from sums per arm.
 //!
-//! Sums come in ([`Counts`], [`MeanSums`], [`RatioSums`]), one set for each phase and arm. Each gives an
-//! [`Estimate`]; two make a [`Comparison`]; phases [`combine`] into one; an [`Analysis`] turns it into
-//! an [`Answer`]. [`health`] and [`balance`] say whether to believe it, [`verdict`] says what it means.
+//! Sums come in ([`Counts`], [`MeanSums`], [`RatioSums`]), one set for each phase and arm. Each
+//! gives an [`Estimate`]; two make a [`Comparison`]; phases [`combine`] into one; an [`Analysis`]
+//! turns it into an [`Answer`]. [`health`] and [`balance`] say whether to believe it, [`verdict`]
+//! says what it means.
 //!
 //! Knows no clock, store or request. The special functions are our own: the crate that has them
 //! (statrs) brings five packages and a t quantile that errs above 100 000 degrees of freedom.

@@ -32,7 +32,8 @@ pub struct Answer {
     pub se: f64,
     /// What is not ruled out for it.
     pub interval: Interval,
-    /// Two-sided and not adjusted for other comparisons: below alpha exactly when `interval` leaves out 0.
+    /// Two-sided and not adjusted for other comparisons: below alpha exactly when `interval` leaves
+    /// out 0.
     pub p: f64,
     /// Variant / control - 1; `None` when control's value is 0.
     pub lift: Option<f64>,
@@ -66,9 +67,9 @@ impl Analysis {
 }
 
 impl Answer {
-    /// Whether a harm metric calls for a stop: all that is not ruled out is worse than control by more
-    /// than `tolerated` (0 or more, in the unit of the metric). Read at an alpha that is not split: a
-    /// false alarm is cheap, a miss is not.
+    /// Whether a harm metric calls for a stop: all that is not ruled out is worse than control by
+    /// more than `tolerated` (0 or more, in the unit of the metric). Read at an alpha that is not
+    /// split: a false alarm is cheap, a miss is not.
     pub fn harms(&self, better: Better, tolerated: f64) -> bool {
         let ends = [self.interval.low, self.interval.high];
         ends.iter().all(|end| better.gain(*end) < -tolerated)

@@ -1,7 +1,7 @@
 //! Whether the arms hold as many units as their weights call for (sample ratio mismatch).
 //!
-//! Assignment is a hash and exact; what is missing was lost on the way, and hardly by chance. Each phase is
-//! tested by its own weights.
+//! Assignment is a hash and exact; what is missing was lost on the way, and hardly by chance. Each
+//! phase is tested by its own weights.
 
 use super::health::Health;
 use super::special::ln_gamma;
@@ -52,8 +52,8 @@ pub struct SequentialBalance {
     pub health: Health,
 }
 
-/// The chi-square test (Pearson, 1900; Fabijan et al., 2019). [`NoAnswer::NoSplit`] unless two arms have a
-/// weight, [`NoAnswer::TooFewUnits`] without units.
+/// The chi-square test (Pearson, 1900; Fabijan et al., 2019). [`NoAnswer::NoSplit`] unless two arms
+/// have a weight, [`NoAnswer::TooFewUnits`] without units.
 pub fn check(arms: &[Share]) -> Result<Balance, NoAnswer> {
     let expected = expected(arms)?;
     let all = units(arms);
@@ -80,8 +80,9 @@ pub fn check(arms: &[Share]) -> Result<Balance, NoAnswer> {
     Ok(Balance { chi_square, p, deviation, health })
 }
 
-/// The Bayes factor of a Dirichlet-multinomial with concentration 10 000 around the weights against the
-/// weights themselves (Lindon and Malek, 2022). [`NoAnswer::NoSplit`] unless two arms have a weight.
+/// The Bayes factor of a Dirichlet-multinomial with concentration 10 000 around the weights against
+/// the weights themselves (Lindon and Malek, 2022). [`NoAnswer::NoSplit`] unless two arms have a
+/// weight.
 pub fn check_sequentially(arms: &[Share]) -> Result<SequentialBalance, NoAnswer> {
     let expected = expected(arms)?;
     let mut ln_bayes_factor = ln_gamma(CONCENTRATION) - ln_gamma(CONCENTRATION + real(units(arms)));

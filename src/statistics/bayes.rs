@@ -1,6 +1,8 @@
-//! Two shares by Bayes with a uniform prior: how probably the variant is better, and what it costs if not.
+//! Two shares by Bayes with a uniform prior: how probably the variant is better, and what it costs
+//! if not.
 //!
-//! For reading beside the test. Not a rule to stop by: looked at again and again, it errs as a plain test.
+//! For reading beside the test. Not a rule to stop by: looked at again and again, it errs as a
+//! plain test.
 
 use super::special::{beta_lower, ln_beta};
 use super::{Counts, real};
@@ -17,15 +19,16 @@ const NOTHING: f64 = 1e-25;
 pub struct Belief {
     /// P(variant's share > control's share).
     pub variant_better: f64,
-    /// How much of the share is lost on average by choosing the variant: E max(control - variant, 0).
+    /// How much of the share is lost on average by choosing the variant: E max(control - variant,
+    /// 0).
     pub expected_loss: f64,
 }
 
-/// Compares two shares whose prior is uniform, so that the posterior is a beta distribution each. Arms without
-/// trials are allowed.
+/// Compares two shares whose prior is uniform, so that the posterior is a beta distribution each.
+/// Arms without trials are allowed.
 ///
-/// Integrates over the narrower of the two on the log-odds scale, where it is smooth and ends nowhere; inner
-/// integrals are incomplete beta functions.
+/// Integrates over the narrower of the two on the log-odds scale, where it is smooth and ends
+/// nowhere; inner integrals are incomplete beta functions.
 pub fn compare(control: Counts, variant: Counts) -> Belief {
     let (control, variant) = (Beta::posterior(control), Beta::posterior(variant));
     if control.deviation() < variant.deviation() {
@@ -107,8 +110,8 @@ mod tests {
     use super::compare;
     use crate::statistics::tests::{assert_near, counts};
 
-    /// The first from section 7.10. The others by scipy 1.17.1: `quad` of `beta.pdf` times `beta.cdf`, and of
-    /// `beta.cdf` times `beta.sf`.
+    /// The first from section 7.10. The others by scipy 1.17.1: `quad` of `beta.pdf` times
+    /// `beta.cdf`, and of `beta.cdf` times `beta.sf`.
     #[test]
     fn known_answers() {
         for (control, variant, better, loss) in [

@@ -28,9 +28,9 @@ pub struct Comparison {
 impl Comparison {
     /// Needs finite numbers and a spread, in one arm at least or between the two.
     ///
-    /// When both arms are constant and differ (all fail where all succeeded), how far chance reaches is
-    /// taken from the units of both together. To answer "no spread" to the clearest of all results
-    /// would keep a broken variant running.
+    /// When both arms are constant and differ (all fail where all succeeded), how far chance
+    /// reaches is taken from the units of both together. To answer "no spread" to the clearest of
+    /// all results would keep a broken variant running.
     pub fn new(control: Estimate, variant: Estimate) -> Result<Self, NoAnswer> {
         let numbers = [control.value, control.variance, variant.value, variant.variance];
         if !numbers.iter().all(|number| number.is_finite()) {

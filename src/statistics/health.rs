@@ -1,5 +1,5 @@
-//! Whether the data may be believed: movers, units without a name, lost rows, feedback that one arm gives
-//! more often. The balance of the arms is in [`super::balance`].
+//! Whether the data may be believed: movers, units without a name, lost rows, feedback that one arm
+//! gives more often. The balance of the arms is in [`super::balance`].
 
 use super::{Counts, proportion};
 
@@ -45,14 +45,15 @@ impl Health {
 /// How alike a share is in all arms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evenness {
-    /// The smallest two-sided p of a variant against control, times the number of variants (Bonferroni).
+    /// The smallest two-sided p of a variant against control, times the number of variants
+    /// (Bonferroni).
     pub p: f64,
     /// What that means.
     pub health: Health,
 }
 
-/// Units that moved to another arm, among all units. They are not analysed; they were picked by a hash, so
-/// many of them are no more than a warning.
+/// Units that moved to another arm, among all units. They are not analysed; they were picked by a
+/// hash, so many of them are no more than a warning.
 pub fn crossovers(moved: Counts) -> Health {
     at_most(moved, CROSSED_MAX)
 }
@@ -62,7 +63,8 @@ pub fn without_unit(nameless: Counts) -> Health {
     at_most(nameless, NAMELESS_MAX)
 }
 
-/// Rows lost among rows due, control's first: many are a warning, many more in one arm void the verdict.
+/// Rows lost among rows due, control's first: many are a warning, many more in one arm void the
+/// verdict.
 pub fn lost_rows(arms: &[Counts]) -> Evenness {
     let evenness = evenness(arms);
     let mut all = Counts::default();
@@ -72,8 +74,8 @@ pub fn lost_rows(arms: &[Counts]) -> Evenness {
     Evenness { health: evenness.health.max(at_most(all, LOST_MAX)), ..evenness }
 }
 
-/// Units that gave feedback among all units, control's first. Where one arm's units answer more often,
-/// those who answer are not the same people, and scores of feedback compare nothing.
+/// Units that gave feedback among all units, control's first. Where one arm's units answer more
+/// often, those who answer are not the same people, and scores of feedback compare nothing.
 pub fn feedback(arms: &[Counts]) -> Evenness {
     evenness(arms)
 }

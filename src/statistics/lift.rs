@@ -37,8 +37,8 @@ impl Lift {
 
 /// Fieller's set (1954) for independent arms.
 ///
-/// `critical` is the number of standard errors at which the test of the difference decides: with the
-/// same one, the set holds 0 exactly when that test is not significant.
+/// `critical` is the number of standard errors at which the test of the difference decides: with
+/// the same one, the set holds 0 exactly when that test is not significant.
 ///
 /// A lift r solves (v - r c)² ≤ q² (var v + r² var c): a quadratic in r.
 pub fn fieller(comparison: &Comparison, critical: f64) -> Lift {

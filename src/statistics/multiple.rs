@@ -4,8 +4,8 @@
 
 use super::real;
 
-/// Holm's adjusted p-values (1979), in the order given: no false alarm among all of them with probability
-/// 1 - alpha. For variants on the primary metric.
+/// Holm's adjusted p-values (1979), in the order given: no false alarm among all of them with
+/// probability 1 - alpha. For variants on the primary metric.
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let count = p_values.len();
     let mut largest: f64 = 0.0;
@@ -15,8 +15,8 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     })
 }
 
-/// Benjamini and Hochberg's adjusted p-values (1995), in the order given: alpha bounds the share of false
-/// ones among those called significant. For secondary metrics, which are exploratory.
+/// Benjamini and Hochberg's adjusted p-values (1995), in the order given: alpha bounds the share of
+/// false ones among those called significant. For secondary metrics, which are exploratory.
 pub fn benjamini_hochberg(p_values: &[f64]) -> Vec<f64> {
     let count = p_values.len();
     let mut smallest: f64 = 1.0;
@@ -26,6 +26,12 @@ pub fn benjamini_hochberg(p_values: &[f64]) -> Vec<f64> {
         smallest = smallest.min(-p * real(count as u64) / real((count - rank) as u64));
         smallest
     })
+}
+
+/// What is stored as `statistical_significance`: 1 less the adjusted p of the primary metric,
+/// rounded down to 4 places so that it never claims more than the p does.
+pub fn significance(adjusted_p: f64) -> f64 {
+    ((1.0 - adjusted_p) * 10_000.0).floor().max(0.0) / 10_000.0
 }
 
 /// Applies `adjust` from the smallest value up and gives the results their old places.
@@ -43,8 +49,17 @@ fn in_order(values: &[f64], mut adjust: impl FnMut(usize, f64) -> f64) -> Vec<f6
 
 #[cfg(test)]
 mod tests {
-    use super::{benjamini_hochberg, holm};
+    use super::{benjamini_hochberg, holm, significance};
     use crate::statistics::tests::assert_near;
+
+    #[test]
+    fn significance_is_rounded_down() {
+        for (p, expected) in
+            [(1.0, 0.0), (0.05, 0.95), (0.000_06, 0.9999), (1e-9, 0.9999), (0.0, 1.0)]
+        {
+            assert_near(significance(p), expected, 1e-12);
+        }
+    }
 
     /// Section 7.10; the others by statsmodels 0.15.0, `multipletests`.
     #[test]

@@ -1,6 +1,8 @@
-//! Experiments without an effect, looked at after each observation: how often does the analysis see one?
+//! Experiments without an effect, looked at after each observation: how often does the analysis see
+//! one?
 //!
-//! Shared by the tests and by `examples/peeking.rs`, each of which brings the analysis into scope above.
+//! Shared by the tests and by `examples/peeking.rs`, each of which brings the analysis into scope
+//! above.
 
 use super::{Alpha, Analysis, Comparison, Counts, Estimate, MeanSums, NoAnswer, RatioSums, Scale};
 

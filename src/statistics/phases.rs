@@ -6,8 +6,8 @@ use super::{Comparison, Estimate, real};
 /// Each phase's comparison weighted by its share of all units; variances add with squared weights.
 ///
 /// Never pool the units of phases: with 90/10, then 10/90, and a base rate that fell in between, a
-/// variant that is better in both phases can lose when pooled. A phase that gives no comparison is left
-/// out by the caller, who says so. `None` without phases.
+/// variant that is better in both phases can lose when pooled. A phase that gives no comparison is
+/// left out by the caller, who says so. `None` without phases.
 pub fn combine(phases: &[Comparison]) -> Option<Comparison> {
     let all: u64 = phases.iter().map(Comparison::units).sum();
     let arm = |pick: fn(&Comparison) -> Estimate| weigh(phases, all, pick);

@@ -1,6 +1,7 @@
 //! What an experiment can see before it starts: how many units it needs, and what so many can show.
 //!
-//! For one look at the end. A sequence reaches the same power later: its interval is about 1.5 times as wide.
+//! For one look at the end. A sequence reaches the same power later: its interval is about 1.5
+//! times as wide.
 
 use super::tails::normal_critical;
 use super::{Alpha, Better, real};
@@ -16,15 +17,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A two-sided test at `alpha` that finds what it looks for with probability `power`. `None` unless
-    /// power lies between 0.5 and 1, both excluded.
+    /// A two-sided test at `alpha` that finds what it looks for with probability `power`. `None`
+    /// unless power lies between 0.5 and 1, both excluded.
     pub fn new(alpha: Alpha, power: f64) -> Option<Self> {
         let miss = Alpha::new(2.0 * (1.0 - power))?;
         Some(Self { z_alpha: normal_critical(alpha), z_power: normal_critical(miss) })
     }
 
-    /// Units per arm that tell a share `other` from a share `base` (Fleiss, 1981, without continuity
-    /// correction). `None` unless both lie between 0 and 1 and differ.
+    /// Units per arm that tell a share `other` from a share `base` (Fleiss, 1981, without
+    /// continuity correction). `None` unless both lie between 0 and 1 and differ.
     pub fn units_per_arm(&self, base: f64, other: f64) -> Option<u64> {
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         if !is_share(base) || !is_share(other) || (base - other).abs() < 1e-9 {
@@ -33,8 +34,8 @@ impl Plan {
         Some(whole(self.units(base, other).ceil()))
     }
 
-    /// The smallest difference from a share `base` that `per_arm` units show, in the better direction, above
-    /// 0. `None` when even the best share would not show, or `base` is no share.
+    /// The smallest difference from a share `base` that `per_arm` units show, in the better
+    /// direction, above 0. `None` when even the best share would not show, or `base` is no share.
     pub fn smallest_effect(&self, base: f64, per_arm: u64, better: Better) -> Option<f64> {
         let room = match better {
             Better::Higher => 1.0 - base,
@@ -53,7 +54,8 @@ impl Plan {
     }
 
     /// Units per arm that tell two means apart which differ by `difference`, when units deviate by
-    /// `deviation` in either arm; both in the unit of the metric. `None` when there is no difference.
+    /// `deviation` in either arm; both in the unit of the metric. `None` when there is no
+    /// difference.
     pub fn units_per_arm_of_mean(&self, deviation: f64, difference: f64) -> Option<u64> {
         let needed = 2.0 * ((self.z_alpha + self.z_power) * deviation / difference).powi(2);
         needed.is_finite().then(|| whole(needed.ceil()))

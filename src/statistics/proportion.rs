@@ -1,7 +1,8 @@
 //! Two shares where every request is a unit of its own, looked at once.
 //!
-//! Where users come back, requests are no units: this test then raised three times the false alarms.
-//! Use [`super::RatioSums`] there.
+//! Where users come back, requests are no units: this test then raised three times the false
+//! alarms. Use [`super::RatioSums`] there. For a sequence, [`Counts::estimate`] gives what it
+//! needs.
 
 use super::tails::{normal_critical, normal_two_sided};
 use super::{Alpha, Counts, Interval, NoAnswer, real};
@@ -53,8 +54,8 @@ pub fn compare(control: Counts, variant: Counts, alpha: Alpha) -> Result<Proport
     })
 }
 
-/// The test and its two-sided p-value: the pooled z, or Fisher's exact test when a cell is expected to
-/// hold fewer than 5. [`NoAnswer::TooFewUnits`] when an arm has no trials.
+/// The test and its two-sided p-value: the pooled z, or Fisher's exact test when a cell is expected
+/// to hold fewer than 5. [`NoAnswer::TooFewUnits`] when an arm has no trials.
 pub fn test(control: Counts, variant: Counts) -> Result<(Test, f64), NoAnswer> {
     let (control_share, variant_share) = (share(control)?, share(variant)?);
     let mut both = control;
@@ -70,14 +71,15 @@ pub fn test(control: Counts, variant: Counts) -> Result<(Test, f64), NoAnswer> {
     Ok((Test::PooledZ(z), normal_two_sided(z)))
 }
 
-/// Fisher's exact test (1935), two-sided: all tables with these margins that are at most as probable.
+/// Fisher's exact test (1935), two-sided: all tables with these margins that are at most as
+/// probable.
 fn fisher(control: Counts, variant: Counts) -> f64 {
     let successes = control.successes() + variant.successes();
     let (own, other) = (variant.trials(), control.trials());
     let least = successes.saturating_sub(other);
     let most = successes.min(own);
-    // Probabilities relative to the first table; each follows from the one before. Their logarithms are
-    // kept because the first may be very improbable.
+    // Probabilities relative to the first table; each follows from the one before. Their logarithms
+    // are kept because the first may be very improbable.
     let mut logs = vec![0.0];
     let mut at = 0.0;
     for count in least..most {
@@ -118,8 +120,8 @@ pub fn newcombe(control: Counts, variant: Counts, alpha: Alpha) -> Result<Interv
     Ok(Interval { low: difference - down, high: difference + up })
 }
 
-/// The interval of variant / control - 1 from the normal logarithm of the ratio (Katz, Baptista, Azen and
-/// Pike, 1978). `None` when an arm has no success.
+/// The interval of variant / control - 1 from the normal logarithm of the ratio (Katz, Baptista,
+/// Azen and Pike, 1978). `None` when an arm has no success.
 pub fn katz(control: Counts, variant: Counts, alpha: Alpha) -> Option<Interval> {
     if control.successes() == 0 || variant.successes() == 0 {
         return None;

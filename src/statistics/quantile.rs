@@ -5,11 +5,11 @@
 use super::tails::normal_critical;
 use super::{Alpha, Estimate, NoAnswer, RatioSums, real};
 
-/// The quantile `q` (0.5 for the median) of all values of an arm, one slice per unit, in the unit of the
-/// values. Two estimates make a [`super::Comparison`].
+/// The quantile `q` (0.5 for the median) of all values of an arm, one slice per unit, in the unit
+/// of the values. Two estimates make a [`super::Comparison`].
 ///
-/// Deng, Knoblich and Lu (2018): the delta method gives the error of the share of values up to the quantile;
-/// values at the ranks that far to either side, at 95 %, give the error of the quantile.
+/// Deng, Knoblich and Lu (2018): the delta method gives the error of the share of values up to the
+/// quantile; values at the ranks that far to either side, at 95 %, give the error of the quantile.
 /// [`NoAnswer::TooFewUnits`] when those ranks lie outside the data.
 pub fn estimate<U: AsRef<[f64]>>(units: &[U], q: f64) -> Result<Estimate, NoAnswer> {
     let mut values: Vec<f64> = units.iter().flat_map(AsRef::as_ref).copied().collect();
@@ -71,8 +71,8 @@ mod tests {
             .collect()
     }
 
-    /// The same steps in numpy 2 with `cov(ddof=1)`. Without users, the median's ranks would reach 31 to
-    /// either side instead of 53.
+    /// The same steps in numpy 2 with `cov(ddof=1)`. Without users, the median's ranks would reach
+    /// 31 to either side instead of 53.
     #[test]
     fn agrees_with_numpy() {
         for (seed, q, value, se) in [

@@ -1,14 +1,15 @@
 //! Looking as often as one likes: a confidence sequence and its always-valid p.
 //!
-//! Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), two-sided.
-//! The interval is some 1.5 times as wide as that of a single look; that is the price.
+//! Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), two-sided. The interval is some 1.5
+//! times as wide as that of a single look; that is the price.
 
 use super::{Alpha, Comparison, Interval, NoAnswer, real};
 
 /// The sample size for which a sequence is tightest when the experiment names none.
 pub const TARGET_UNITS: u64 = 5000;
 
-/// Below this many units in either arm, a sequence says nothing: it leans on means being nearly normal.
+/// Below this many units in either arm, a sequence says nothing: it leans on means being nearly
+/// normal.
 pub const UNITS_PER_ARM_MIN: u64 = 100;
 
 /// A sequence, fixed when the experiment starts. Changing it between looks voids what it promises.
@@ -18,9 +19,9 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// The sequence that is tightest at `target` units in both arms, or at [`TARGET_UNITS`], for the
-    /// alpha of the whole experiment. Parts of that alpha use the same sequence, so that p and interval
-    /// decide alike at any of them.
+    /// The sequence that is about tightest at `target` units in both arms, or at [`TARGET_UNITS`],
+    /// for the alpha of the whole experiment. Parts of that alpha use the same sequence, so that p
+    /// and interval decide alike at any of them.
     pub fn new(target: Option<u64>, alpha: Alpha) -> Self {
         let target = real(target.unwrap_or(TARGET_UNITS).max(1));
         let twice_ln = -2.0 * alpha.share().ln();

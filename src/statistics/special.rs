@@ -44,8 +44,8 @@ pub(super) fn ln_beta(a: f64, b: f64) -> f64 {
     if large < STIRLING_FROM {
         return ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
     }
-    // ln Γ(large + small) - ln Γ(large): as a difference of two logarithms it would lose nine digits
-    // at a million.
+    // ln Γ(large + small) - ln Γ(large): as a difference of two logarithms it would lose nine
+    // digits at a million.
     let sum = large + small;
     let growth = (large - 0.5) * (small / large).ln_1p() + small * sum.ln() - small
         + stirling_rest(sum)

@@ -1,7 +1,7 @@
 //! What the analysis needs of the units of one arm in one phase: counts and sums.
 //!
-//! Sums can be added unit by unit or read from a store, and two sets of the same arm merge. Fields are
-//! open because a store fills them.
+//! Sums can be added unit by unit or read from a store, and two sets of the same arm merge. Fields
+//! are open because a store fills them.
 
 use super::{Estimate, NoAnswer, real};
 
@@ -53,8 +53,8 @@ impl Counts {
         (self.trials > 0).then(|| real(self.successes) / real(self.trials))
     }
 
-    /// The share with its own variance (not that of a pooled share), every trial being a unit: what the
-    /// delta method gives for one execution per unit. Needs two trials.
+    /// The share with its own variance (not that of a pooled share), every trial being a unit: what
+    /// the delta method gives for one execution per unit. Needs two trials.
     pub fn estimate(self) -> Result<Estimate, NoAnswer> {
         if self.trials < 2 {
             return Err(NoAnswer::TooFewUnits);
@@ -112,8 +112,8 @@ impl MeanSums {
     }
 }
 
-/// Sums over units of a denominator d and a numerator x each: executions and successes, executions and
-/// milliseconds, successes and cost.
+/// Sums over units of a denominator d and a numerator x each: executions and successes, executions
+/// and milliseconds, successes and cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RatioSums {
     /// Units.
@@ -156,8 +156,8 @@ impl RatioSums {
     /// Σ x / Σ d with the variance of the delta method, clustered by unit (Deng, Knoblich and Lu,
     /// 2018). Needs two units and something to divide by.
     ///
-    /// (var x - 2 R cov + R² var d) is the variance of x - R d, whose mean is 0: computed so, an arm in
-    /// which all executions succeed has exactly none.
+    /// (var x - 2 R cov + R² var d) is the variance of x - R d, whose mean is 0: computed so, an
+    /// arm in which all executions succeed has exactly none.
     pub fn estimate(self) -> Result<Estimate, NoAnswer> {
         if self.units < 2 {
             return Err(NoAnswer::TooFewUnits);

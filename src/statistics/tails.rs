@@ -52,7 +52,8 @@ pub fn t_critical(alpha: Alpha, df: f64) -> f64 {
     } else if df > EXPANSION_FROM_DF {
         t_expansion(z, df)
     } else {
-        // t has the heavier tail: its quantile lies above that of the normal, and its tail is convex.
+        // t has the heavier tail: its quantile lies above that of the normal, and its tail is
+        // convex.
         climb(z, |t| (t_two_sided(t, df) - alpha.share()) / (2.0 * t_density(t, df)))
     }
 }
@@ -132,7 +133,8 @@ mod tests {
         }
     }
 
-    /// By mpmath at 40 digits: the incomplete beta, and above 1 000 degrees an integral of the density.
+    /// By mpmath at 40 digits: the incomplete beta, and above 1 000 degrees an integral of the
+    /// density.
     #[test]
     fn t() {
         for (t, df, expected) in [

@@ -81,7 +81,8 @@ fn delta() {
     assert_near(answer.p, 0.622_583_8, 1e-7);
 }
 
-/// By scipy 1.17.1, `ttest_ind` of the logarithms without equal variances, and `exp` of its interval.
+/// By scipy 1.17.1, `ttest_ind` of the logarithms without equal variances, and `exp` of its
+/// interval.
 #[test]
 fn geometric_means() {
     let mut arms = [MeanSums::default(); 2];

@@ -14,8 +14,8 @@ pub struct Uniformity {
     pub p: f64,
 }
 
-/// The test of Kolmogorov (1933) and Smirnov (1948) with the correction of Stephens (1970). For p-values of a
-/// fixed analysis: those of a sequence are larger by design. `None` without values.
+/// The test of Kolmogorov (1933) and Smirnov (1948) with the correction of Stephens (1970). For
+/// p-values of a fixed analysis: those of a sequence are larger by design. `None` without values.
 pub fn check(values: &[f64]) -> Option<Uniformity> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

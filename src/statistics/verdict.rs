@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::health::Health;
-use super::{Alpha, Answer, Better, Interval, UNITS_PER_ARM_MIN};
+use super::proportion::Proportions;
+use super::{Alpha, Analysis, Answer, Better, Interval, UNITS_PER_ARM_MIN};
 
-/// How long an experiment runs before a variant may be called fit to ship: load and people change by the
-/// hour. A week is better.
+/// How long an experiment runs before a variant may be called fit to ship: load and people change
+/// by the hour. A week is better.
 pub const RUNTIME_MIN: Duration = Duration::from_hours(72);
 
 /// The state of an experiment's question.
@@ -63,6 +64,12 @@ impl From<&Answer> for Contrast {
     }
 }
 
+impl From<&Proportions> for Contrast {
+    fn from(shares: &Proportions) -> Self {
+        Self { difference: shares.difference, interval: shares.interval, p: shares.p }
+    }
+}
+
 /// When the primary metric may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
@@ -70,6 +77,30 @@ pub enum Reading {
     Open,
     /// Not before its end: the analysis is fixed and still collecting.
     Sealed,
+}
+
+/// How far an experiment has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Units of all arms.
+    pub units: u64,
+    /// How many it wants, when it says.
+    pub target_units: Option<u64>,
+    /// Whether its end has passed or it was stopped.
+    pub has_ended: bool,
+}
+
+impl Reading {
+    /// A fixed analysis is sealed until the end or the target, whichever comes first. What it then
+    /// reads is its one look: the caller keeps it.
+    pub fn of(analysis: Analysis, progress: Progress) -> Self {
+        let is_full = progress.target_units.is_some_and(|target| progress.units >= target);
+        match analysis {
+            Analysis::Sequential(_) => Self::Open,
+            Analysis::Fixed if progress.has_ended || is_full => Self::Open,
+            Analysis::Fixed => Self::Sealed,
+        }
+    }
 }
 
 /// All that a verdict is made of.
@@ -83,8 +114,8 @@ pub struct Evidence<'e> {
     pub alpha: Alpha,
     /// Where the primary metric should go.
     pub better: Better,
-    /// The smallest difference that matters, on the scale of the differences; without one nothing is
-    /// equivalent.
+    /// The smallest difference that matters, on the scale of the differences; without one nothing
+    /// is equivalent.
     pub minimal_effect: Option<f64>,
     /// The worst of the health checks.
     pub health: Health,
@@ -109,11 +140,12 @@ enum Standing {
 
 /// The verdict.
 ///
-/// A contrast is significant when its p is below alpha over the number of variants: the same decision as the
-/// interval beside it, so the two never disagree. (Holm's adjusted p, which is reported, can reach alpha for
-/// a further variant a little earlier.) An interval within the minimal effect is equivalent even where it
-/// leaves out 0: what does not matter is no win. A harm stop stands before everything else, because it was
-/// acted upon; control may win before the minimal time, because nothing is shipped.
+/// A contrast is significant when its p is below alpha over the number of variants: the same
+/// decision as that of the interval of an [`Answer`] beside it. (Newcombe's is close to its p, not
+/// the same; Holm's adjusted p, which is reported, can reach alpha for a further variant a little
+/// earlier.) An interval within the minimal effect is equivalent even where it leaves out 0: what
+/// does not matter is no win. A harm stop stands before everything else, because it was acted upon;
+/// control may win before the minimal time, because nothing is shipped.
 pub fn verdict(evidence: &Evidence<'_>) -> Verdict {
     if evidence.harm_stopped {
         return Verdict::HarmStopped;
@@ -169,9 +201,9 @@ fn best(evidence: &Evidence<'_>, standings: &[Standing]) -> Option<usize> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Contrast, Evidence, RUNTIME_MIN, Reading, Verdict, verdict};
+    use super::{Contrast, Evidence, Progress, RUNTIME_MIN, Reading, Verdict, verdict};
     use crate::statistics::health::Health;
-    use crate::statistics::{Alpha, Better, Interval};
+    use crate::statistics::{Alpha, Analysis, Better, Interval, Sequence};
 
     const BETTER: Contrast = contrast(0.03, 0.01, 0.001);
     const MUCH_BETTER: Contrast = contrast(0.05, 0.01, 0.0001);
@@ -223,6 +255,21 @@ mod tests {
     fn what_lowers_a_cost_is_better() {
         let cheaper = Evidence { better: Better::Lower, ..of(&[WORSE]) };
         assert_eq!(verdict(&cheaper), Verdict::VariantBetter { variant: 0 });
+    }
+
+    #[test]
+    fn a_fixed_analysis_is_read_at_its_end_or_size() {
+        let sequence = Analysis::Sequential(Sequence::new(None, Alpha::FIVE_PERCENT));
+        let half = Progress { units: 500, target_units: Some(1000), has_ended: false };
+        for (analysis, progress, expected) in [
+            (sequence, half, Reading::Open),
+            (Analysis::Fixed, half, Reading::Sealed),
+            (Analysis::Fixed, Progress { target_units: None, ..half }, Reading::Sealed),
+            (Analysis::Fixed, Progress { units: 1000, ..half }, Reading::Open),
+            (Analysis::Fixed, Progress { has_ended: true, ..half }, Reading::Open),
+        ] {
+            assert_eq!(Reading::of(analysis, progress), expected, "{progress:?}");
+        }
     }
 
     #[test]
