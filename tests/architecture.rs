@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, lowest first. A module may import only from lower layers.
 const LAYERS: [&[&str]; 10] = [
     &["words"],
-    &["execution", "experiment", "gemini", "guardrail", "price", "template"],
+    &["execution", "experiment", "gemini", "guardrail", "price", "statistics", "template"],
     &["catalog"],
     &["config", "telemetry", "upstream"],
     &["store"],
@@ -38,7 +38,8 @@ const OWNERS: [(&str, &[&str]); 16] = [
 ];
 
 /// Pure engines see no socket, task, clock or SQL.
-const ENGINES: [&str; 6] = ["experiment", "gemini", "guardrail", "price", "template", "words"];
+const ENGINES: [&str; 7] =
+    ["experiment", "gemini", "guardrail", "price", "statistics", "template", "words"];
 const RIM: [&str; 7] =
     ["axum", "deadpool_postgres", "hyper", "reqwest", "rusqlite", "tokio", "tokio_postgres"];
 
