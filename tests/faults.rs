@@ -183,7 +183,7 @@ async fn a_change_in_the_database_is_in_force_everywhere_soon() {
         .await;
     for sidecar in [&notified, &polling] {
         eventually("the guardrail is off", async || {
-            let answer = sidecar.say(crate::harness::GENERATE, &[], "ann@example.com").await;
+            let answer = sidecar.say(crate::harness::GENERATE, &[], "ann@acme.test").await;
             answer.header("x-chaperone-guardrails").is_empty().then_some(())
         })
         .await;
@@ -218,7 +218,7 @@ async fn a_change_that_nobody_announced_is_found_by_the_poll() {
         .await;
     database.execute("update catalog_revision set revision = revision + 1").await;
     eventually("the guardrail is off", async || {
-        let answer = sidecar.say(crate::harness::GENERATE, &[], "ann@example.com").await;
+        let answer = sidecar.say(crate::harness::GENERATE, &[], "ann@acme.test").await;
         answer.header("x-chaperone-guardrails").is_empty().then_some(())
     })
     .await;

@@ -27,11 +27,11 @@ async fn values_leave_as_placeholders_and_come_back() {
         "patterns": [{"entity": "email", "regex": "[a-z0-9.]{1,20}@[a-z0-9]{1,20}\\.[a-z]{2,6}"}],
     });
     add(&sidecar, "mail", false, config).await;
-    let text = "Write to ann.b@example.com and bob@example.org, then to ann.b@example.com.";
+    let text = "Write to ann.b@acme.test and bob@initech.test, then to ann.b@acme.test.";
     let conversation = [("x-chaperone-conversation", "c-1")];
     let answer = sidecar.say(GENERATE, &conversation, text).await;
     let sent = upstream.received().last().unwrap().body.to_string();
-    assert!(!sent.contains("example"), "{sent}");
+    assert!(!sent.contains(".test"), "{sent}");
     let first = placeholders(&sent);
     assert_eq!(
         (first.len(), first[0] == first[2], first[0] == first[1]),
@@ -40,7 +40,7 @@ async fn values_leave_as_placeholders_and_come_back() {
     );
     assert!(answer.text.contains(text) && !answer.text.contains("[EMAIL_"), "{}", answer.text);
     let record = sidecar.execution(&answer).await.to_string();
-    assert!(!record.contains("example.com"), "{record}");
+    assert!(!record.contains("acme.test"), "{record}");
 
     // The same value in the same conversation, however the answer is cut; in another one, another.
     for chunk in 1..=24 {

@@ -96,7 +96,7 @@ async fn a_record_holds_what_happened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warning_is_recorded_and_the_call_goes_on() {
     let (_upstream, sidecar) = pair().await;
-    let answer = sidecar.say(GENERATE, &[], "Write to ann@example.com please.").await;
+    let answer = sidecar.say(GENERATE, &[], "Write to ann@acme.test please.").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("x-chaperone-guardrails"), "pii_detection_basic=warn");
     let row = sidecar.execution(&answer).await;
@@ -133,7 +133,7 @@ async fn prompts_can_be_kept_as_hashes_only() {
     for (mode, text, hashed) in [
         ("hash", "plain words", true),
         ("redacted", "plain words", false),
-        ("redacted", "write to ann@example.com", true),
+        ("redacted", "write to ann@acme.test", true),
     ] {
         let toml = format!("[audit]\nstore_prompts = \"{mode}\"");
         let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(&toml)).await;

@@ -93,7 +93,7 @@ async fn redaction_in_a_stream_does_not_depend_on_the_cut() {
         }),
     );
     let (_upstream, sidecar) = pair_with(&json!({"guardrails": [rule]})).await;
-    let text = "Write to ann.b@example.com or bob@example.org today.";
+    let text = "Write to ann.b@acme.test or bob@initech.test today.";
     for chunk in 1..=20 {
         let script = format!("{},chunk={chunk}", say(text));
         let answer = sidecar.say(STREAM, &[("x-simulate", &script)], "hello").await;

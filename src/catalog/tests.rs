@@ -8,6 +8,7 @@ use serde_json::json;
 use super::definitions::Definitions;
 use super::files::seeds;
 use super::{Blueprint, Catalog, Source, TemplateName, Tier};
+use crate::guardrail::{Direction, Inspects};
 use crate::words::ids::Tenant;
 
 fn compile(definitions: Definitions) -> Result<Catalog, super::CatalogError> {
@@ -43,6 +44,48 @@ fn the_seeds_compile() {
         assert_eq!(found.unwrap().1, temperature);
     }
     assert_eq!(tenant.guardrails.rules().len(), 8);
+}
+
+#[test]
+fn the_seeds_report_what_is_somebodys_and_not_what_is_nobodys() {
+    let catalog = compile(seeds().unwrap()).unwrap();
+    let guardrails = &catalog.tenant(&Tenant::default()).unwrap().guardrails;
+    let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
+    for (text, entity) in [
+        ("ann@acme.test", "email"),
+        ("john.smith@gmail.com", "email"),
+        ("ann@example.community", "email"),
+        ("ann@notexample.com", "email"),
+        ("ann@example.com.au", "email"),
+        ("user7@gmail.com", "email"),
+        ("user.smith@gmail.com", "email"),
+        ("john.doe@email.com", "email"),
+        ("test@email.com.br", "email"),
+        ("11.0.1.40 and 172.32.5.6", "ip_address"),
+        ("192.169.1.77", "ip_address"),
+        ("2001:4860:4860::8888", "ip_address"),
+        ("account number 12345679", "us_bank_account"),
+        ("call 888-222-3334", "phone"),
+    ] {
+        let found = guardrails.scan(text, &rules);
+        assert!(!found.is_empty(), "{text}");
+        assert!(found.iter().all(|one| guardrails.entity(one) == entity), "{text}");
+    }
+    for text in [
+        "John.Doe@example.com, jane@mail.example.org, a@b.example",
+        "ann@еxample.com",
+        "user@corp.com your-email@corp.com First.Last@corp.co.uk",
+        "example@email.com jane@sample.com me@yourdomain.com",
+        "10.0.1.40/27 192.168.1.1:80 172.16.5.6 172.31.255.7 169.254.7.8",
+        "192.0.2.7 198.51.100.44 203.0.113.99 123.45.67.89",
+        "2001:db8::8a2e:370:7334 fe80::1ff:fe23:4567:890a fd12:3456:789a:1::5",
+        "account_number: '12345678', account number 123456789",
+        "call 111-222-3333, phone: 123-456-7890",
+    ] {
+        let found = guardrails.scan(text, &rules);
+        let found: Vec<_> = found.iter().map(|one| text.get(one.span())).collect();
+        assert!(found.is_empty(), "{text}: {found:?}");
+    }
 }
 
 #[test]

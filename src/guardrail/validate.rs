@@ -379,15 +379,18 @@ fn phone(text: &str) -> bool {
     }
 }
 
-/// Not a date, not digits in a row, not numbers padded with zeros; longer behind a trunk zero.
+/// Not a date, not digits in a row, not numbers padded with zeros, not 111-222-3333; longer behind a trunk zero.
 fn is_national_phone(number: &str, digits: &[u32]) -> bool {
-    let groups = number.split(|letter: char| !letter.is_ascii_digit()).map(str::len);
-    let is_date = groups.clone().eq([2, 2, 4]) || groups.eq([4, 2, 2]);
+    let groups = || number.split(|letter: char| !letter.is_ascii_digit());
+    let is_date = groups().map(str::len).eq([2, 2, 4]) || groups().map(str::len).eq([4, 2, 2]);
+    let is_made_up = |group: &str| group.len() > 2 && is_one_digit(&self::digits(group));
     let padded = number.split(' ').filter(|group| group.len() == 2 && group.starts_with('0'));
-    let rises = digits.windows(2).filter(|two| matches!(two, [left, right] if *right == left + 1));
+    let rises =
+        digits.windows(2).filter(|two| matches!(two, [left, right] if *right == (left + 1) % 10));
     let shortest = if digits.first() == Some(&0) { 9 } else { 7 };
     (shortest..=13).contains(&digits.len())
         && !is_date
+        && !groups().filter(|group| !group.is_empty()).all(is_made_up)
         && padded.count() < 4
         && rises.count() + 1 < digits.len()
         && digits.windows(7).all(|seven| !is_one_digit(seven))
