@@ -2,13 +2,14 @@
 //!
 //! All literals of a tenant's guardrails are one Aho-Corasick automaton; a regular expression runs
 //! only around the literals that each of its matches must contain. Matching untrusted text cannot
-//! fail. Knows nothing of JSON, HTTP or storage: the proxy maps spans back onto bodies.
+//! fail. Knows nothing of bodies, HTTP or storage: the proxy maps spans back onto bodies.
 
 mod anchors;
 mod classes;
 mod compile;
 mod encoded;
 mod engine;
+mod json;
 mod letters;
 mod loose;
 mod phrase;

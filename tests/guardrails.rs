@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{CHAT, GENERATE, STREAM, Sidecar, chat, pair};
-use crate::streams::native_text;
+use crate::harness::{CHAT, GENERATE, Options, STREAM, Sidecar, chat, guardrail, pair, raw, say};
+use crate::streams::{ARRAY, frames, native_text};
 
 /// Makes a guardrail, which is in force from then on.
 async fn add(sidecar: &Sidecar, name: &str, blocking: bool, config: Value) {
@@ -96,4 +96,107 @@ async fn disguises_do_not_get_past_the_proxy() {
     assert!(upstream.received().is_empty(), "nothing was sent");
     let fine = sidecar.say(GENERATE, &[], "Wie heißt die Hauptstadt von Österreich? 👩‍👩‍👧").await;
     assert_eq!((fine.status, upstream.received().len()), (200, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_must_be_json_is_json_or_blocked() {
+    let (_upstream, sidecar) = pair().await;
+    add(&sidecar, "only_json", true, json!({"requires_json": true})).await;
+    for (text, passes) in [
+        (r#"{"a": [1, "\u00e9"]}"#, true),
+        (" 12.5e3\n", true),
+        ("Here you are: {}", false),
+        ("```json\n{}\n```", false),
+        (r#"{"a": [1, "#, false),
+    ] {
+        let script = say(text);
+        let headers = [("x-simulate", script.as_str())];
+        let answer = sidecar.say(GENERATE, &headers, "not JSON, which is no matter").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.text.contains("SAFETY"), !passes, "{text}: {}", answer.text);
+        let part = &answer.json()["candidates"][0]["content"]["parts"][0]["text"];
+        assert_eq!(part, &(if passes { json!(text) } else { Value::Null }));
+        let openai = sidecar.post(CHAT, &headers, chat("hello", false)).await;
+        assert_eq!(openai.text.contains("content_filter"), !passes, "{text}: {}", openai.text);
+        let record = sidecar.execution(&answer).await;
+        let outcome = if passes { "success" } else { "response_blocked" };
+        assert_eq!(record["outcome"], outcome);
+        let evaluated = record["guardrails_evaluated"].as_array().unwrap();
+        let only_json = evaluated.iter().find(|one| one["rule_name"] == "only_json").unwrap();
+        let reason = if passes { Value::Null } else { json!("response: json ×1") };
+        assert_eq!((&only_json["passed"], &only_json["reason"]), (&json!(passes), &reason));
+        let entity = &record["guardrail_violations"][0]["entity"];
+        assert_eq!(entity, &(if passes { Value::Null } else { json!("json") }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_must_be_json_ends_where_it_is_not() {
+    let (_upstream, sidecar) = pair().await;
+    add(&sidecar, "only_json", true, json!({"requires_json": true})).await;
+    let whole = r#" {"name": "Ünal", "tags": ["a", {"b": null}]} "#;
+    let spoilt = r#"{"a": [1, 2], oh no}"#;
+    let broken_off = r#"{"a": [1, 2"#;
+    for chunk in [1, 2, 3, 7, 100] {
+        for (text, before, passes) in [
+            (whole, whole, true),
+            (spoilt, r#"{"a": [1, 2], "#, false),
+            (broken_off, broken_off, false),
+        ] {
+            let script = format!("{},chunk={chunk}", say(text));
+            let headers = [("x-simulate", script.as_str())];
+            let place = format!("chunk {chunk}: {text}");
+            let sse = sidecar.say(STREAM, &headers, "hello").await;
+            let left = native_text(&sse.text);
+            assert!(before.starts_with(&left) && (!passes || left == whole), "{place}: {left}");
+            // Whole frames leave, so the place may stand in one that does not.
+            assert!(chunk > 1 || passes || left.len() + 1 >= before.len(), "{place}: {left}");
+            let reasons: Vec<Value> = frames(&sse.text)
+                .iter()
+                .map(|frame| frame["candidates"][0]["finishReason"].clone())
+                .filter(|reason| !reason.is_null())
+                .collect();
+            assert_eq!(reasons, [if passes { "STOP" } else { "SAFETY" }], "{place}");
+            let array = sidecar.say(ARRAY, &headers, "hello").await.json();
+            let last = array.as_array().unwrap().last().unwrap();
+            let reason = &last["candidates"][0]["finishReason"];
+            assert_eq!(reason, if passes { "STOP" } else { "SAFETY" }, "{place}");
+            let openai = sidecar.post(CHAT, &headers, chat("hello", true)).await.text;
+            assert_eq!(openai.contains("\"content_filter\""), !passes, "{place}: {openai}");
+            assert_eq!(openai.matches("[DONE]").count(), 1, "{place}: {openai}");
+            let record = sidecar.execution(&sse).await;
+            let outcome = if passes { "success" } else { "response_blocked" };
+            assert_eq!(record["outcome"], outcome, "{place}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_candidate_says_is_its_parts_without_its_thoughts() {
+    let content = |parts: Value| json!({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]});
+    let call = json!({"functionCall": {"name": "f", "args": {"not": "JSON at all"}}});
+    let rules =
+        json!({"guardrails": [guardrail("only_json", true, &json!({"requires_json": true}))]});
+    for (parts, passes) in [
+        (json!([{"text": "Let me think.", "thought": true}, {"text": "[1"}, {"text": "2]"}]), true),
+        (json!([call.clone()]), true),
+        (json!([call.clone(), {"text": ""}]), true),
+        (json!([]), true),
+        (json!([call, {"text": "I call f."}]), false),
+        (json!([{"text": "{}", "thought": true}, {"text": "Done."}]), false),
+        (json!([{"text": "{}"}, {"text": "{}"}]), false),
+    ] {
+        let answer = content(parts.clone());
+        for (path, body) in
+            [(STREAM, format!("data: {answer}\r\n\r\n")), (GENERATE, answer.to_string())]
+        {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n";
+            let answer: &'static [u8] =
+                Box::leak(format!("{head}{body}").into_bytes().into_boxed_slice());
+            let upstream = format!("http://{}", raw::upstream(answer).await);
+            let sidecar = Sidecar::start(Options::to(&upstream).definitions(&rules)).await;
+            let got = sidecar.say(path, &[], "hello").await;
+            assert_eq!(got.text.contains("SAFETY"), !passes, "{path} {parts}: {}", got.text);
+        }
+    }
 }

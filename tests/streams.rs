@@ -9,7 +9,8 @@ use crate::harness::{
 };
 
 const ABUSE: &str = "Some words first. Then: go kill yourself, you fool. And some after.";
-const ARRAY: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
+/// A native streamed call, answered with one array.
+pub const ARRAY: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
 
 /// The text of all frames of a native SSE stream.
 pub fn native_text(stream: &str) -> String {
@@ -21,7 +22,8 @@ pub fn native_text(stream: &str) -> String {
         .collect()
 }
 
-fn frames(stream: &str) -> Vec<Value> {
+/// The frames of an SSE stream.
+pub fn frames(stream: &str) -> Vec<Value> {
     stream
         .split('\n')
         .filter_map(|line| line.trim().strip_prefix("data: "))

@@ -292,7 +292,7 @@ fn judge(guardrails: &Guardrails, sample: &Sample) -> Judged {
     let named = sample.template.as_deref().map(|name| (name, sample.category.as_deref()));
     let select = |inspects| guardrails.select(sample.direction, inspects, named);
     let rules = select(Inspects::Untrusted).union(&select(Inspects::Rendered));
-    let findings = guardrails.scan(&sample.text, &rules);
+    let findings = guardrails.scan_whole(&sample.text, &rules);
     let verdict = guardrails.judge(&findings);
     Judged {
         verdict,

@@ -40,7 +40,7 @@ impl Inspector {
     }
 
     pub(super) fn find(&self, text: &str) -> Vec<Finding> {
-        self.guardrails.scan(text, &self.rules)
+        self.guardrails.scan_whole(text, &self.rules)
     }
 
     pub(super) fn judge(&self, findings: &[Finding]) -> Verdict {

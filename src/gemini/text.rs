@@ -265,6 +265,11 @@ impl Run {
         self.0 & Self::FRAGMENT != 0
     }
 
+    /// Whether it is what a candidate of an answer says, and neither its thoughts nor a fragment.
+    pub fn is_said(self) -> bool {
+        !self.is_fragment() && self.0.is_multiple_of(2)
+    }
+
     /// The candidate of an answer whose text this is; of a fragment, the first.
     pub fn candidate(self) -> u64 {
         if self.is_fragment() { 0 } else { self.0 / 2 }

@@ -8,6 +8,7 @@ use regex_automata::meta::Regex;
 
 use super::anchors::{Anchors, Other};
 use super::engine::{Engine, Engines, Turn};
+use super::json;
 use super::letters::{Folded, folded};
 use super::loose::Vocabulary;
 use super::phrase;
@@ -58,6 +59,8 @@ pub struct Guardrails {
     pub(super) vocabulary: Vocabulary,
     /// The rules that bound the length of a text.
     pub(super) bounding: Vec<usize>,
+    /// The rules that require JSON.
+    pub(super) wanting_json: Vec<usize>,
     /// Whether any rule looks at a share of the calls only.
     pub(super) has_samples: bool,
     allows: Vec<Vec<Allowed>>,
@@ -171,6 +174,7 @@ impl Guardrails {
         let bounding = configs().filter(|(_, one)| one.max_bytes.is_some()).map(|(rule, _)| rule);
         Ok(Self {
             bounding: bounding.collect(),
+            wanting_json: json::wanting(&rules),
             has_samples: configs().any(|(_, one)| one.sample_percent.is_some()),
             literals: automaton(&texts)?,
             uses,
@@ -257,6 +261,7 @@ impl Guardrails {
             }
             What::Literal => kind,
             What::Length => "length",
+            What::Json => "json",
             What::Limit => "work_limit",
         }
     }
@@ -273,12 +278,11 @@ impl Guardrails {
         let of_pattern = match finding.what {
             What::Pattern(index) => self.patterns.get(index).and_then(|one| one.config.action),
             What::Limit => rule.config.on_limit,
-            What::Literal | What::Length => None,
+            What::Literal | What::Length | What::Json => None,
         };
         let action = of_pattern.unwrap_or_else(|| rule.action());
-        // What was not looked at, or is too long as a whole, has no span to replace.
-        let has_span = !matches!(finding.what, What::Limit | What::Length);
-        Some(if action == Action::Redact && !has_span { Action::Block } else { action })
+        // What was not looked at, or is too long or no JSON as a whole, has no span to replace.
+        Some(if action == Action::Redact && !finding.has_place() { Action::Block } else { action })
     }
 
     /// The word in records and metrics for what a finding does, or would do.
@@ -294,7 +298,7 @@ impl Guardrails {
 
     /// Whether a finding is one that its guardrail never reports.
     pub(super) fn is_allowed(&self, finding: &Finding, matched: &str) -> bool {
-        if matches!(finding.what, What::Limit | What::Length) {
+        if !finding.has_place() {
             return false;
         }
         let allows = self.allows.get(finding.rule).map(Vec::as_slice).unwrap_or_default();
@@ -468,10 +472,12 @@ fn check_sizes(rule: &Rule) -> Result<(), RuleError> {
             return Err(refuse(rule, place.to_owned(), what));
         }
     }
-    if config.literals.is_empty() && config.patterns.is_empty() && config.max_bytes.is_none() {
-        let what = "nothing to look for; give literals, patterns or max_bytes".to_owned();
-        return Err(refuse(rule, "rule_config".to_owned(), what));
+    let bounds = config.max_bytes.is_some() || config.requires_json;
+    if config.literals.is_empty() && config.patterns.is_empty() && !bounds {
+        let what = "nothing to look for; give literals, patterns, max_bytes or requires_json";
+        return Err(refuse(rule, "rule_config".to_owned(), what.to_owned()));
     }
+    json::check(rule).map_err(|what| refuse(rule, "requires_json".to_owned(), what))?;
     let sampled = config.sample_percent.unwrap_or(100.0);
     if !(0.0..=100.0).contains(&sampled) {
         let what = "must be from 0 to 100".to_owned();

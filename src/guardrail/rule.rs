@@ -132,9 +132,20 @@ pub struct RuleConfig {
     /// A text longer than this many bytes is a violation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<usize>,
+    /// The text of a candidate of an answer that is not one JSON value is a violation.
+    #[serde(skip_serializing_if = "is_default")]
+    pub requires_json: bool,
     /// What stands in the place of what is redacted.
     #[serde(skip_serializing_if = "is_default")]
     pub redact: Redact,
+}
+
+impl RuleConfig {
+    /// Whether it looks for anything that a request can hold. With nothing to look for it is refused.
+    fn looks_for_more_than_json(&self) -> bool {
+        let looks = !self.literals.is_empty() || !self.patterns.is_empty();
+        looks || self.max_bytes.is_some() || !self.requires_json
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -287,7 +298,9 @@ impl Rule {
 
     /// Whether it looks at texts going this way.
     pub fn looks_at(&self, direction: Direction) -> bool {
-        self.config.applies_to.is_empty() || self.config.applies_to.contains(&direction)
+        let has_use = direction == Direction::Response || self.config.looks_for_more_than_json();
+        has_use
+            && (self.config.applies_to.is_empty() || self.config.applies_to.contains(&direction))
     }
 
     /// Whether it looks at calls of this template (`None`: a call without one).

@@ -100,6 +100,8 @@ pub(super) enum What {
     Pattern(usize),
     /// More text than is allowed.
     Length,
+    /// Something else than the JSON that is required.
+    Json,
     /// The text asked for more work than is allowed, and was not looked at to its end.
     Limit,
 }
@@ -114,7 +116,7 @@ impl Finding {
 
     /// Whether its bytes are what was found, and not the text it stands for.
     pub fn has_place(&self) -> bool {
-        !matches!(self.what, What::Length | What::Limit)
+        !matches!(self.what, What::Length | What::Json | What::Limit)
     }
 
     /// Moves it behind so many bytes.

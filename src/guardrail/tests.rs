@@ -10,7 +10,7 @@ use super::{
 };
 use crate::words::ids::GuardrailId;
 
-fn rule(name: &str, blocking: bool, config: serde_json::Value) -> Rule {
+pub(super) fn rule(name: &str, blocking: bool, config: serde_json::Value) -> Rule {
     Rule {
         id: GuardrailId(Uuid::nil()),
         name: name.to_owned(),
@@ -128,7 +128,8 @@ fn refuses_what_it_could_not_keep() {
         (json!({"patterns": [{"entity": "e", "regex": "a{0,3}"}]}), "patterns[0]", "empty"),
         (json!({"patterns": [{"entity": "e", "regex": "\\bfoo"}]}), "patterns[0]", "whole_word"),
         (json!({"patterns": [{"entity": "e", "regex": "(foo"}]}), "patterns[0]", "unclosed"),
-        (json!({}), "rule_config", "literals, patterns or max_bytes"),
+        (json!({}), "rule_config", "max_bytes or requires_json"),
+        (json!({"requires_json": true, "applies_to": ["request"]}), "requires_json", "applies_to"),
         (json!({"patterns": [{"entity": "e"}]}), "patterns[0]", "regex or phrase"),
         (json!({"literals": ["a"], "allow": [{"text": "a", "reason": " "}]}), "allow[0]", "reason"),
         (json!({"literals": ["a"], "sample_percent": 101}), "sample_percent", "100"),
@@ -211,10 +212,10 @@ fn nothing_is_held_back_without_need() {
 }
 
 /// A small generator of its own: the same cases on every machine.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -6,9 +6,11 @@
 //!
 //! From the first disguised character on, the text is also followed as a reader takes it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
+use super::json::Json;
 use super::reading::{Reader, first_disguise, unfinished};
 use super::scan::{Finding, Resume, RuleSet, back};
 use super::sweep::{Undecided, View, Work};
@@ -22,6 +24,10 @@ pub struct Window {
     read: Option<(Reader, Tail)>,
     /// Found lately: what stands at the edge of a disguise may be found in both readings.
     recent: Vec<Finding>,
+    /// What the text must be, if it is a candidate's and a rule asks for it.
+    json: Option<Json>,
+    /// Where it ceased to be that, to a rule that acts on it: nothing from there on is released.
+    broken_at: Option<usize>,
 }
 
 /// What a piece of text decided. Positions are bytes of the whole text.
@@ -49,7 +55,22 @@ struct Tail {
 impl Window {
     /// An empty text under these rules.
     pub fn new(guardrails: Arc<Guardrails>, rules: Arc<RuleSet>) -> Self {
-        Self { guardrails, rules, written: Tail::default(), read: None, recent: Vec::new() }
+        let written = Tail::default();
+        let (read, recent, json, broken_at) = (None, Vec::new(), None, None);
+        Self { guardrails, rules, written, read, recent, json, broken_at }
+    }
+
+    /// The same for the text of a candidate of an answer, which may have to be JSON.
+    pub fn of_candidate(guardrails: Arc<Guardrails>, rules: Arc<RuleSet>) -> Self {
+        let json = guardrails.want_json(&rules).then(Json::default);
+        Self { json, ..Self::new(guardrails, rules) }
+    }
+
+    /// Whether a rule acts on it if the text ends here, which says nothing of what else it may hold.
+    pub fn breaks_off(&self) -> bool {
+        let place = self.json.as_ref().and_then(Json::finish);
+        let found = place.map(|place| self.guardrails.broken(&place, &self.rules));
+        found.is_some_and(|all| all.iter().any(|one| self.guardrails.enforces(one)))
     }
 
     /// Takes the next piece.
@@ -70,12 +91,27 @@ impl Window {
         let mut progress = self.advance(true);
         let grown = (before, before + piece.len());
         progress.findings.extend(self.guardrails.too_long(grown, &self.rules));
-        progress
+        let broken = self.json.as_mut().and_then(|json| json.push(piece));
+        self.broken(broken, progress)
     }
 
     /// Ends the text: everything left is decided.
     pub fn finish(&mut self) -> Progress {
-        self.advance(false)
+        let broken = self.json.as_ref().and_then(Json::finish);
+        let progress = self.advance(false);
+        self.broken(broken, progress)
+    }
+
+    fn broken(&mut self, place: Option<Range<usize>>, mut progress: Progress) -> Progress {
+        if let Some(place) = place {
+            let found = self.guardrails.broken(&place, &self.rules);
+            if found.iter().any(|one| self.guardrails.enforces(one)) {
+                self.broken_at = Some(place.start);
+            }
+            progress.findings.extend(found);
+        }
+        progress.safe_to = progress.safe_to.min(self.broken_at.unwrap_or(usize::MAX));
+        progress
     }
 
     fn advance(&mut self, open: bool) -> Progress {

@@ -109,7 +109,9 @@ async fn held(
     exchange.answered(&answer, false);
     let document = json::check(&plain).map_err(unreadable)?;
     let segments = text::answer(plan.dialect, document).map_err(unreadable)?;
-    let placed = Texts::new(&segments).inspect(&plan.guardrails, &plan.rules);
+    let texts = Texts::new(&segments);
+    let mut placed = texts.inspect(&plan.guardrails, &plan.rules);
+    placed.extend(texts.not_json(&plan.guardrails, &plan.rules));
     let findings: Vec<_> = placed.iter().map(|one: &Placed| one.finding.clone()).collect();
     exchange.inspected(&plan.guardrails, &plan.rules, &findings, Direction::Response);
     let outcome = watch::outcome(head.status, &answer);

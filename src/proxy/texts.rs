@@ -4,11 +4,11 @@
 //! cut inside a word is whole only when they are joined directly, so runs of several strings are looked
 //! at both ways.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::vault::Vault;
-use crate::gemini::text::Segment;
+use crate::gemini::text::{Run, Segment};
 use crate::guardrail::{Finding, Guardrails, RuleSet, replace};
 
 /// No text of a caller holds it: see [`Joined::push`]. What an expression matches across it is looked at again,
@@ -66,6 +66,23 @@ impl<'s> Texts<'s> {
             placed.extend(other.into_iter().filter(|one| !known.contains(&begins(one))));
         }
         placed
+    }
+
+    /// Candidates of an answer that do not say the JSON that rules require. A reader puts their strings together
+    /// directly.
+    pub(super) fn not_json(&self, guardrails: &Guardrails, rules: &RuleSet) -> Vec<Placed> {
+        if !guardrails.want_json(rules) {
+            return Vec::new();
+        }
+        let said = |run: &Run| run.is_said();
+        let runs: BTreeSet<Run> =
+            self.segments.iter().filter_map(|one| one.run).filter(said).collect();
+        let found = runs.into_iter().flat_map(|run| {
+            let parts = self.segments.iter().filter(|one| one.run == Some(run));
+            let parts: Vec<&str> = parts.map(|one| one.text.as_str()).collect();
+            guardrails.not_json(&parts, rules)
+        });
+        found.map(|finding| Placed { finding, places: Vec::new() }).collect()
     }
 
     /// The strings in groups that are read as one: runs whole, where they first appear, and lone ones.

@@ -67,6 +67,8 @@ struct Held {
     spans: Vec<Option<(Run, Range<usize>)>>,
     /// Replacements inside segments: segment, bytes of its text, what goes there.
     holes: Vec<Hole>,
+    /// Whether it may tell the client that the answer is over.
+    ends: bool,
 }
 
 /// Whether the stream goes on.
@@ -207,10 +209,9 @@ impl FrameReader {
         }
         self.answer.read(self.plan.dialect, &frame.payload);
         if frame.payload.is_empty() || frame.payload.as_ref() == b"[DONE]" {
-            self.hold(
-                Held { frame, segments: Vec::new(), spans: Vec::new(), holes: Vec::new() },
-                out,
-            );
+            let ends = !frame.payload.is_empty() || self.framing == Framing::JsonArray;
+            let (segments, spans, holes) = (Vec::new(), Vec::new(), Vec::new());
+            self.hold(Held { frame, segments, spans, holes, ends }, out);
             return Flow::On;
         }
         let segments = json::check(&frame.payload)
@@ -218,8 +219,8 @@ impl FrameReader {
         let Ok(segments) = segments else {
             return self.unreadable(exchange, out);
         };
-        let mut held =
-            Held { frame, spans: vec![None; segments.len()], segments, holes: Vec::new() };
+        let (spans, ends) = (vec![None; segments.len()], self.answer.is_complete());
+        let mut held = Held { frame, spans, segments, holes: Vec::new(), ends };
         let mut found: Vec<(Run, Vec<Finding>, Restored)> = Vec::new();
         for (index, segment) in held.segments.iter().enumerate() {
             let mut seen = found.iter().map(|(run, ..)| *run);
@@ -267,8 +268,9 @@ impl FrameReader {
 
     fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>, Restored) {
         let (guardrails, rules) = (&self.plan.guardrails, &self.plan.rules);
+        let window = if channel.is_said() { Window::of_candidate } else { Window::new };
         let channel = self.texts.entry(channel).or_insert_with(|| Channel {
-            window: Window::new(guardrails.clone(), rules.clone()),
+            window: window(guardrails.clone(), rules.clone()),
             restorer: Restorer::default(),
             len: 0,
             safe_to: 0,
@@ -385,12 +387,16 @@ impl FrameReader {
     }
 
     fn hold(&mut self, held: Held, out: &mut VecDeque<Bytes>) {
-        if self.held.is_empty() {
-            self.release(held, out);
-        } else {
-            self.held_bytes += held.frame.len();
-            self.held.push_back(held);
-        }
+        self.held_bytes += held.frame.len();
+        self.held.push_back(held);
+        self.release_decided(out);
+    }
+
+    /// Whether a text must not be over yet, and nothing that is held goes on with any.
+    fn breaks_off(&self) -> bool {
+        let has_text = |held: &Held| held.spans.iter().any(Option::is_some);
+        !self.held.iter().skip(1).any(has_text)
+            && self.texts.values().any(|one| one.window.breaks_off())
     }
 
     fn release_decided(&mut self, out: &mut VecDeque<Bytes>) {
@@ -398,7 +404,8 @@ impl FrameReader {
             let decided = held.spans.iter().flatten().all(|(channel, span)| {
                 self.texts.get(channel).is_none_or(|channel| span.end <= channel.safe_to)
             });
-            if !decided {
+            // A client that has read of the end does not wait for what a guardrail says of it.
+            if !decided || (held.ends && self.breaks_off()) {
                 return;
             }
             if let Some(held) = self.held.pop_front() {
