@@ -9,16 +9,24 @@ mod classes;
 mod compile;
 mod encoded;
 mod engine;
+mod first;
+mod gate;
 mod json;
+mod kinds;
 mod letters;
+mod literals;
 mod loose;
+mod pattern;
 mod phrase;
 mod reading;
 mod redact;
 mod rule;
 mod scan;
 mod seeds;
+mod shapes;
 mod shares;
+mod sieve;
+mod stood;
 mod sweep;
 mod validate;
 mod verify;
@@ -108,7 +116,8 @@ impl Guardrails {
         let own = self.rules().iter().flat_map(|rule| &rule.config.literals).cloned();
         let anchors = self.patterns.iter().flat_map(|one| match &one.engine.seed {
             Seed::Literals(anchors) => {
-                anchors.iter().flat_map(|one| one.literals.iter().cloned()).collect()
+                let literals = anchors.iter().flat_map(|one| &one.literals);
+                literals.map(|needle| needle.text.clone()).collect::<Vec<_>>()
             }
             _ => Vec::new(),
         });

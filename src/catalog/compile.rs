@@ -125,8 +125,7 @@ impl Parts<'_> {
         let guardrails = match previous {
             Some(previous) if previous.guardrails.rules() == rules => previous.guardrails.clone(),
             _ => {
-                let known = previous.map(|previous| previous.guardrails.as_ref());
-                let compiled = Guardrails::recompile(rules, known).map_err(|error| {
+                let compiled = Guardrails::compile(rules).map_err(|error| {
                     let why = format!("{}: {}", error.place, error.what);
                     refuse(format!("guardrail {}", error.rule), why)
                 })?;

@@ -3,8 +3,12 @@
 //! They are read off the parsed expression, never declared by hand: an author's mistake could
 //! otherwise make a guardrail silently miss.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::shapes::{self, Quad};
 use super::shares;
 
 /// More alternatives than this are no help to a search.
@@ -12,23 +16,63 @@ const ALTERNATIVES_MAX: usize = 64;
 /// A character class larger than this breaks a literal.
 const CLASS_MAX: usize = 16;
 /// Shorter literals tell little of where a match may be.
-const TELLING_MIN: usize = 3;
+const TELLING_MIN: usize = 4;
 /// Sets that stand in so many of a thousand stretches of text tell nothing.
-const SHARE_MAX: u32 = 900;
+const SHARE_MAX: u32 = 300;
 /// Rare enough to be searched for, rather than digits or long words.
 const SHARE_RARE: u32 = 400;
-/// A match that begins with less begins everywhere.
-const BEGINNING_MIN: usize = 2;
-/// Literals that matches begin with.
-const BEGINNINGS_MAX: usize = 128;
 /// Further sets that are looked for around a literal.
 const OTHERS_MAX: usize = 3;
+
+/// A literal that stands in a match.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Needle {
+    /// Lower-case ASCII, or beyond ASCII.
+    pub(super) text: String,
+    /// Whether the match begins with it.
+    pub(super) is_first: bool,
+    /// Whether the match ends with it.
+    pub(super) is_last: bool,
+    /// What stands right before it, read backwards.
+    pub(super) before: Around,
+    /// What stands right behind it.
+    pub(super) after: Around,
+}
+
+/// What stands right beside a literal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Around {
+    /// It stands at the edge of the expression: what is around that tells.
+    Edge,
+    /// Anything may.
+    Anything,
+    /// One of these.
+    These(Arc<[Quad]>),
+}
+
+impl Around {
+    fn of(quads: Vec<Quad>) -> Self {
+        if quads.iter().any(|(_, mask)| *mask == 0) {
+            Self::Anything
+        } else {
+            Self::These(quads.into())
+        }
+    }
+
+    /// What is allowed; none: anything.
+    pub(super) fn quads(&self) -> &[Quad] {
+        match self {
+            Self::Edge | Self::Anything => &[],
+            Self::These(quads) => quads,
+        }
+    }
+}
 
 /// What a match contains: one of these literals (in any ASCII case), and others around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Anchors {
-    /// The rarest set: lower-case ASCII, or beyond ASCII.
-    pub(super) literals: Vec<String>,
+    /// The rarest set.
+    pub(super) literals: Vec<Needle>,
     /// How far before a literal a match may begin, and how far behind its end it may end.
     pub(super) reach: (usize, usize),
     /// Sets of which one literal each must begin so far before or behind it; the rarest first.
@@ -59,7 +103,8 @@ impl Anchors {
 
     /// Those of one alternative.
     fn of(hir: &Hir) -> Option<Self> {
-        let parts = parts(hir);
+        let pieces = pieces(hir);
+        let parts = parts_of(pieces, (true, true));
         let held = parts.iter().enumerate().filter(|(_, part)| part.literals.is_some());
         let (at, chosen) = held.min_by_key(|(at, part)| (part.share(), std::cmp::Reverse(*at)))?;
         let len = |parts: Option<&[Part]>| {
@@ -70,7 +115,7 @@ impl Anchors {
         };
         let mut others: Vec<(u32, Other)> = Vec::new();
         for (place, part) in parts.iter().enumerate().filter(|(place, _)| *place != at) {
-            let Some(literals) = part.literals.as_ref().filter(|set| is_telling(set)) else {
+            let Some(set) = part.literals.as_ref().filter(|set| is_telling(set)) else {
                 continue;
             };
             let reach = if place < at {
@@ -78,13 +123,14 @@ impl Anchors {
             } else {
                 (0, len(parts.get(at..=place)))
             };
-            others.push((part.share(), Other { literals: literals.clone(), reach }));
+            let literals = set.iter().map(|needle| needle.text.clone()).collect();
+            others.push((part.share(), Other { literals, reach }));
         }
         others.retain(|(share, _)| *share <= SHARE_MAX);
         others.sort_by_key(|(share, _)| *share);
         let others = others.into_iter().map(|(_, other)| other).take(OTHERS_MAX).collect();
         let reach = (len(parts.get(..=at)), len(parts.get(at..)));
-        Some(Self { literals: chosen.literals.clone()?, reach, others })
+        Some(Self { literals: among(chosen, pieces)?, reach, others })
     }
 
     /// Whether its literals are rare enough to be worth looking for.
@@ -93,71 +139,29 @@ impl Anchors {
     }
 }
 
-/// Literals, one of which every match begins with; `None` when there is no such set of telling ones.
-pub(super) fn beginnings(hir: &Hir) -> Option<Vec<String>> {
-    let mut set = prefixes(hir)?;
-    set.sort();
-    set.dedup();
-    // A longer one that begins with a shorter one says the same.
-    let shorter = set.clone();
-    set.retain(|one| !shorter.iter().any(|other| one != other && one.starts_with(other.as_str())));
-    (is_beginning(&set) && set.len() <= BEGINNINGS_MAX).then_some(set)
-}
-
-fn prefixes(hir: &Hir) -> Option<Vec<String>> {
-    if let Some(set) = exact(hir) {
-        return Some(set);
-    }
-    match hir.kind() {
-        HirKind::Capture(capture) => prefixes(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => prefixes(&repetition.sub),
-        HirKind::Alternation(branches) => {
-            let all: Option<Vec<Vec<String>>> = branches.iter().map(prefixes).collect();
-            all.map(|all| all.into_iter().flatten().collect())
-        }
-        HirKind::Concat(parts) => {
-            let mut run = vec![String::new()];
-            for part in parts {
-                match exact(part).and_then(|set| cross(&run, &set)) {
-                    Some(longer) => run = longer,
-                    None if is_beginning(&run) => break,
-                    None => {
-                        let next = prefixes(part)?;
-                        return Some(
-                            run.iter()
-                                .flat_map(|one| next.iter().map(move |two| format!("{one}{two}")))
-                                .collect(),
-                        );
-                    }
-                }
-            }
-            Some(run)
-        }
-        HirKind::Empty
-        | HirKind::Look(_)
-        | HirKind::Literal(_)
-        | HirKind::Class(_)
-        | HirKind::Repetition(_) => None,
-    }
-}
-
-fn is_beginning(set: &[String]) -> bool {
-    set.iter().all(|literal| literal.len() >= BEGINNING_MIN)
-}
-
-fn is_telling(set: &[String]) -> bool {
-    set.iter().all(|literal| literal.len() >= TELLING_MIN)
+fn is_telling(set: &[Needle]) -> bool {
+    set.iter().all(|needle| needle.text.len() >= TELLING_MIN)
 }
 
 /// In how many of a thousand stretches of text one of these stands, at most.
-fn share(set: &[String]) -> u32 {
-    set.iter().map(|literal| shares::share(literal)).sum()
+fn share(set: &[Needle]) -> u32 {
+    set.iter().map(|needle| shares::share(&needle.text, needle.is_first && needle.is_last)).sum()
+}
+
+/// Texts as needles.
+fn needles(texts: Vec<String>, is_first: bool, is_last: bool) -> Vec<Needle> {
+    let (before, after) = (Around::Edge, Around::Edge);
+    let needle =
+        |text| Needle { text, is_first, is_last, before: before.clone(), after: after.clone() };
+    texts.into_iter().map(needle).collect()
 }
 
 /// A stretch of an expression.
 struct Part {
-    literals: Option<Vec<String>>,
+    literals: Option<Vec<Needle>>,
     len_max: usize,
+    /// Which of the pieces it is.
+    span: Range<usize>,
 }
 
 impl Part {
@@ -166,57 +170,133 @@ impl Part {
     }
 }
 
-/// An expression cut into runs of exact text and what stands between them.
-fn parts(hir: &Hir) -> Vec<Part> {
-    let whole = std::slice::from_ref(hir);
-    let pieces = match hir.kind() {
-        HirKind::Concat(pieces) => pieces.as_slice(),
-        HirKind::Capture(capture) => return parts(&capture.sub),
-        _ => whole,
-    };
+/// The pieces of an expression in a row.
+fn pieces(hir: &Hir) -> &[Hir] {
+    match hir.kind() {
+        HirKind::Concat(pieces) => pieces,
+        HirKind::Capture(capture) => pieces(&capture.sub),
+        _ => std::slice::from_ref(hir),
+    }
+}
+
+/// The literals of a part, with what stands beside them among the pieces.
+fn among(part: &Part, pieces: &[Hir]) -> Option<Vec<Needle>> {
+    let mut set = part.literals.clone()?;
+    let before = pieces.get(..part.span.start).filter(|pieces| !pieces.is_empty());
+    let after = pieces.get(part.span.end..).filter(|pieces| !pieces.is_empty());
+    let before = before.map(|pieces| Around::of(shapes::endings(pieces)));
+    let after = after.map(|pieces| Around::of(shapes::beginnings(pieces)));
+    for needle in &mut set {
+        if let (Around::Edge, Some(before)) = (&needle.before, &before) {
+            needle.before = before.clone();
+        }
+        if let (Around::Edge, Some(after)) = (&needle.after, &after) {
+            needle.after = after.clone();
+        }
+    }
+    Some(set)
+}
+
+/// Pieces as runs of exact text and what stands between them; whether a match begins with the first piece and
+/// ends with the last.
+fn parts_of(pieces: &[Hir], (is_first, is_last): (bool, bool)) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    let mut run: Option<(Vec<String>, usize)> = None;
-    let end_run = |run: &mut Option<(Vec<String>, usize)>, parts: &mut Vec<Part>| {
-        if let Some((set, len_max)) = run.take() {
-            parts.push(Part { literals: Some(set).filter(|set| is_useful(set)), len_max });
+    let mut run: Option<(Vec<String>, Range<usize>)> = None;
+    let edges =
+        |span: &Range<usize>| (is_first && span.start == 0, is_last && span.end == pieces.len());
+    let len = |span: &Range<usize>| {
+        let pieces = pieces.get(span.clone()).unwrap_or_default().iter();
+        let each = pieces.map(|one| one.properties().maximum_len().unwrap_or(usize::MAX / 1024));
+        each.fold(0, usize::saturating_add)
+    };
+    let end_run = |run: Option<(Vec<String>, Range<usize>)>, parts: &mut Vec<Part>| {
+        if let Some((set, span)) = run {
+            let (is_first, is_last) = edges(&span);
+            let set = needles(set, is_first, is_last);
+            let literals = Some(set).filter(|set| is_useful(set));
+            parts.push(Part { literals, len_max: len(&span), span });
         }
     };
-    for piece in pieces {
-        let len = piece.properties().maximum_len().unwrap_or(usize::MAX / 1024);
-        let longer = exact(piece).and_then(|next| match &run {
-            Some((set, len_max)) => cross(set, &next).map(|set| (set, len_max + len)),
-            None => Some((next, len)),
+    for (at, piece) in pieces.iter().enumerate() {
+        let exact = exact(piece);
+        let longer = exact.as_ref().and_then(|next| match &run {
+            Some((set, span)) => cross(set, next).map(|set| (set, span.start..at + 1)),
+            None => Some((next.clone(), at..at + 1)),
         });
         if longer.is_some() {
             run = longer;
             continue;
         }
-        end_run(&mut run, &mut parts);
-        match exact(piece) {
-            Some(set) => run = Some((set, len)),
-            None => parts.push(Part { literals: required(piece), len_max: len }),
+        match exact {
+            Some(set) => {
+                end_run(run.take(), &mut parts);
+                run = Some((set, at..at + 1));
+            }
+            None => {
+                // What is there at least once goes on a literal before it.
+                let goes_on = run.as_ref().and_then(|(set, _)| cross(set, &first_copy(piece)?));
+                match (run.take(), goes_on) {
+                    (Some((_, span)), Some(set)) => {
+                        let mut set = needles(set, edges(&span).0, false);
+                        for one in &mut set {
+                            one.after = Around::Anything;
+                        }
+                        parts.push(Part { literals: Some(set), len_max: len(&span), span });
+                    }
+                    (run, _) => end_run(run, &mut parts),
+                }
+                let span = at..at + 1;
+                let literals = required(piece, edges(&span));
+                parts.push(Part { literals, len_max: len(&span), span });
+            }
         }
     }
-    end_run(&mut run, &mut parts);
+    end_run(run, &mut parts);
     parts
 }
 
-/// Literals in lower-case ASCII, one of which stands (in any ASCII case) in every match; `None` when
-/// there is no such set.
-fn required(hir: &Hir) -> Option<Vec<String>> {
-    exact(hir).filter(|set| is_useful(set)).or_else(|| match hir.kind() {
-        HirKind::Capture(capture) => required(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => required(&repetition.sub),
+/// The texts that a repetition begins with.
+fn first_copy(piece: &Hir) -> Option<Vec<String>> {
+    match piece.kind() {
+        HirKind::Repetition(one) if one.min > 0 => {
+            exact(&one.sub).filter(|set| set.iter().all(|one| !one.is_empty()))
+        }
+        _ => None,
+    }
+}
+
+/// Literals, one of which stands (in any ASCII case) in every match; `None` when there is no such set.
+/// Whether the match around the expression begins and ends with it.
+fn required(hir: &Hir, (is_first, is_last): (bool, bool)) -> Option<Vec<Needle>> {
+    let exact = exact(hir).map(|set| needles(set, is_first, is_last));
+    exact.filter(|set| is_useful(set)).or_else(|| match hir.kind() {
+        HirKind::Capture(capture) => required(&capture.sub, (is_first, is_last)),
+        HirKind::Repetition(repetition) if repetition.min > 0 => {
+            let mut set = required(&repetition.sub, (false, false))?;
+            // Beside it may be another copy.
+            for needle in &mut set {
+                for around in [&mut needle.before, &mut needle.after] {
+                    if *around == Around::Edge {
+                        *around = Around::Anything;
+                    }
+                }
+            }
+            Some(set)
+        }
         HirKind::Alternation(branches) => {
             let mut all = Vec::new();
             for branch in branches {
-                all.extend(required(branch)?);
+                all.extend(required(branch, (is_first, is_last))?);
             }
             all.sort();
             all.dedup();
             (all.len() <= ALTERNATIVES_MAX).then_some(all)
         }
-        HirKind::Concat(parts) => best_of(parts),
+        HirKind::Concat(pieces) => {
+            let parts = parts_of(pieces, (is_first, is_last));
+            let chosen = parts.iter().filter(|part| part.literals.is_some());
+            among(chosen.min_by_key(|part| part.share())?, pieces)
+        }
         HirKind::Empty
         | HirKind::Look(_)
         | HirKind::Literal(_)
@@ -225,36 +305,8 @@ fn required(hir: &Hir) -> Option<Vec<String>> {
     })
 }
 
-/// The best set among the runs of exact parts and what single parts require.
-fn best_of(parts: &[Hir]) -> Option<Vec<String>> {
-    let mut best: Option<Vec<String>> = None;
-    let mut run: Option<Vec<String>> = None;
-    for part in parts {
-        let longer = exact(part).and_then(|next| match &run {
-            Some(run) => cross(run, &next),
-            None => Some(next),
-        });
-        if longer.is_none() {
-            consider(&mut best, run.take());
-            consider(&mut best, required(part));
-            run = exact(part);
-        } else {
-            run = longer;
-        }
-    }
-    consider(&mut best, run);
-    best
-}
-
-fn consider(best: &mut Option<Vec<String>>, candidate: Option<Vec<String>>) {
-    let Some(candidate) = candidate.filter(|set| is_useful(set)) else { return };
-    if best.as_ref().is_none_or(|best| share(&candidate) < share(best)) {
-        *best = Some(candidate);
-    }
-}
-
-fn is_useful(set: &[String]) -> bool {
-    !set.is_empty() && set.len() <= ALTERNATIVES_MAX && set.iter().all(|one| !one.is_empty())
+fn is_useful(set: &[Needle]) -> bool {
+    !set.is_empty() && set.len() <= ALTERNATIVES_MAX && set.iter().all(|one| !one.text.is_empty())
 }
 
 /// All texts an expression can match, lower-cased, if they are few.
@@ -277,6 +329,13 @@ fn exact(hir: &Hir) -> Option<Vec<String>> {
             all.sort();
             all.dedup();
             (all.len() <= ALTERNATIVES_MAX).then_some(all)
+        }
+        HirKind::Repetition(one) if one.min == 0 && one.max == Some(1) => {
+            let mut all = exact(&one.sub)?;
+            all.push(String::new());
+            all.sort();
+            all.dedup();
+            Some(all)
         }
         HirKind::Empty | HirKind::Look(_) | HirKind::Repetition(_) => None,
     }
@@ -320,7 +379,7 @@ fn cross(left: &[String], right: &[String]) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Anchors, beginnings, required};
+    use super::{Anchors, Needle, required};
 
     #[test]
     fn every_match_contains_one_of_them() {
@@ -331,13 +390,20 @@ mod tests {
                 "(?i)(?:show|tell)[a-z ]{1,9}(?:prompt|instructions)",
                 Some(vec!["instructions", "prompt"]),
             ),
-            ("[0-9]{3}-[0-9]{2}", Some(vec!["-"])),
+            (
+                "[0-9]{3}-[0-9]{2}",
+                Some(vec!["-0", "-1", "-2", "-3", "-4", "-5", "-6", "-7", "-8", "-9"]),
+            ),
+            ("[0-9]{3}-[a-z]{2}", Some(vec!["-"])),
+            ("fu{2,9}n?y", Some(vec!["fu"])),
             ("a?b?", None),
             ("[a-z]{1,3}", None),
             ("(?:foo|ba[rz])qux", Some(vec!["barqux", "bazqux", "fooqux"])),
         ] {
             let hir = regex_syntax::parse(regex).unwrap();
-            let mut found = required(&hir);
+            let found = required(&hir, (true, true));
+            let mut found =
+                found.map(|set| set.into_iter().map(|one| one.text).collect::<Vec<_>>());
             let mut expected =
                 expected.map(|set| set.into_iter().map(str::to_owned).collect::<Vec<_>>());
             if let Some(found) = &mut found {
@@ -356,24 +422,14 @@ mod tests {
             "ignore (?:all )?your (?:previous|prior) rules? please",
         );
         let anchors = Anchors::of(&regex_syntax::parse(&phrase).unwrap()).unwrap();
+        let texts = |set: &[Needle]| set.iter().map(|one| one.text.clone()).collect::<Vec<_>>();
         let others: Vec<&str> =
             anchors.others.iter().flat_map(|one| &one.literals).map(String::as_str).collect();
-        assert_eq!(anchors.literals, ["ignore"]);
-        assert_eq!(others, ["rule", "previous", "prior", "your"]);
+        assert_eq!(texts(&anchors.literals), ["ignore"]);
+        assert!(anchors.literals.iter().all(|one| one.is_first && !one.is_last));
+        assert_eq!(others, ["previous", "prior", "rule", "rules", "your"]);
         let mail = Anchors::of(&regex_syntax::parse("[a-z]{1,9}@[a-z]{1,9}").unwrap()).unwrap();
-        assert_eq!((mail.literals, mail.reach), (vec!["@".to_owned()], (10, 10)));
+        assert_eq!((texts(&mail.literals), mail.reach), (vec!["@".to_owned()], (10, 10)));
         assert_eq!(Anchors::of(&regex_syntax::parse("[a-z]{1,9}").unwrap()), None);
-    }
-
-    #[test]
-    fn what_matches_begin_with() {
-        let of = |regex: &str| beginnings(&regex_syntax::parse(regex).unwrap());
-        let set =
-            |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
-        assert_eq!(of("(?i)(?:ignore|forget)[ ,]{1,3}all"), set(&["forget", "ignore"]));
-        assert_eq!(of("(?i)(?:do[ ]{1,3}not|don.t|never) go"), set(&["do", "never"]));
-        assert_eq!(of("(?i)(?:i[^a-z]{1,3}am|you) go"), None, "one letter is too short");
-        assert_eq!(of("(?:abc[0-9]{1,9}|abcd|xyz)"), set(&["abc", "xyz"]));
-        assert_eq!(of("a?bcd"), None);
     }
 }

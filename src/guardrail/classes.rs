@@ -7,9 +7,21 @@ pub(super) const CODE: u8 = 2;
 /// Reads as it is written and begins no escape.
 pub(super) const PLAIN: u8 = 4;
 
+/// A letter or digit of ASCII.
+pub(super) const WORD: u8 = 8;
+/// That, or a sign that is written for a letter.
+pub(super) const LEET: u8 = 16;
+/// A letter of ASCII.
+pub(super) const LETTER: u8 = 32;
+
+/// The kinds of a byte.
+pub(super) fn of(byte: u8) -> u8 {
+    KINDS.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
 /// Whether a byte is of a kind.
 pub(super) fn is(byte: u8, kind: u8) -> bool {
-    KINDS.get(usize::from(byte)).is_some_and(|kinds| kinds & kind != 0)
+    of(byte) & kind != 0
 }
 
 #[expect(
@@ -30,6 +42,15 @@ const fn kinds_of(byte: u8) -> u8 {
     let mut kinds = 0;
     if byte.is_ascii_digit() {
         kinds |= DIGIT;
+    }
+    if byte.is_ascii_alphanumeric() {
+        kinds |= WORD | LEET;
+    }
+    if matches!(byte, b'@' | b'$' | b'!' | b'|' | b'+') {
+        kinds |= LEET;
+    }
+    if byte.is_ascii_alphabetic() {
+        kinds |= LETTER;
     }
     if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=') {
         kinds |= CODE;

@@ -1,16 +1,17 @@
 //! From rules to automata, with a refusal for every rule that could not be kept to its word.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex_automata::meta::Regex;
 
-use super::anchors::{Anchors, Other};
-use super::engine::{Engine, Engines, Turn};
+use super::engine::{Engines, Turn};
+use super::first::ByteSet;
+use super::gate::Gates;
 use super::json;
 use super::letters::{Folded, folded};
+use super::literals::{Caller, Literals, Needles};
 use super::loose::Vocabulary;
+use super::pattern::{CONTEXT_BYTES_MAX, Pattern};
 use super::phrase;
 use super::rule::{Action, Allow, Direction, Inspects, Mode, PatternConfig, Rule};
 use super::scan::{Finding, RuleSet, What};
@@ -30,24 +31,15 @@ const LOOSE_LITERALS_MAX: usize = 200;
 const TURNED_LITERALS_MAX: usize = 1_000;
 /// The place of a pattern that is one of the literals.
 const LITERALS: &str = "literals";
-/// Bytes before a match in which its context may stand.
-pub(super) const CONTEXT_BYTES_MAX: usize = 128;
-/// Above this many bytes of literals the automaton trades speed for memory.
-const DFA_LITERAL_BYTES_MAX: usize = 120_000;
 
 /// The compiled guardrails of one tenant.
 #[derive(Debug)]
 pub struct Guardrails {
     rules: Vec<Rule>,
-    pub(super) literals: Option<AhoCorasick>,
-    /// What each literal of the automaton is for.
-    pub(super) uses: Vec<Vec<Use>>,
-    /// By literal of the automaton, its place among those that patterns need around their own.
-    pub(super) needs: Vec<Option<usize>>,
-    pub(super) needed: usize,
-    /// Sets of such literals, each once, by the places of its literals.
-    pub(super) sets: Vec<Vec<usize>>,
+    pub(super) literals: Literals,
     pub(super) patterns: Vec<Pattern>,
+    /// By pattern, where it is tried.
+    pub(super) gates: Gates,
     /// The patterns that are not called for by a literal.
     pub(super) seeded: Vec<usize>,
     /// By first byte, the patterns that may begin with it: what a stream's end could grow into.
@@ -65,32 +57,6 @@ pub struct Guardrails {
     pub(super) has_samples: bool,
     allows: Vec<Vec<Allowed>>,
 }
-
-/// Why a literal is in the automaton.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// It is a literal of this rule.
-    Literal(usize),
-    /// It calls for this pattern, in this alternative of it.
-    Anchor(usize, usize),
-}
-
-/// One pattern of a rule.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    pub(super) rule: usize,
-    pub(super) config: Arc<PatternConfig>,
-    pub(super) engine: Arc<Engine>,
-    /// By alternative: sets of literals of which one each must stand around one that calls for it.
-    pub(super) others: Vec<Vec<Others>>,
-    /// Literals, by their place in `needs`, one of which every match begins with.
-    pub(super) beginnings: Option<Vec<usize>>,
-    /// Looked for in requests only: the expression is turned.
-    pub(super) is_turned: bool,
-}
-
-/// A set of literals by its place in `sets`, and how far before and behind one of them must begin.
-pub(super) type Others = (usize, (usize, usize));
 
 /// Something that is never reported.
 #[derive(Debug)]
@@ -115,55 +81,41 @@ pub struct RuleError {
 impl Guardrails {
     /// Compiles all rules of a tenant, or names the first that cannot be kept.
     pub fn compile(rules: Vec<Rule>) -> Result<Self, RuleError> {
-        Self::recompile(rules, None)
-    }
-
-    /// The same, taking the expressions over that `previous` has compiled already.
-    pub fn recompile(rules: Vec<Rule>, previous: Option<&Self>) -> Result<Self, RuleError> {
         let loose: usize = rules.iter().map(|rule| loose_literals(rule).count()).sum();
         let turns_literals = loose <= TURNED_LITERALS_MAX;
         let each = rules.iter().enumerate();
         let wanted: Vec<Wanted> =
             each.flat_map(|(index, rule)| wanted(index, rule, turns_literals)).collect();
-        let known = previous.map(Self::engines).unwrap_or_default();
-        let engines = Engines::compile(wanted.iter().map(Wanted::key), known);
+        let engines = Engines::compile(wanted.iter().map(Wanted::key));
         let mut needles = Needles::default();
+        let (mut sorted, mut gates) = (Vec::new(), Gates::default());
         let mut allows = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
             check_sizes(rule)?;
             allows.push(allowed(rule)?);
-            needles.take(index, rule)?;
+            take_literals(&mut needles, &mut sorted, (index, rule))?;
         }
         let mut patterns = Vec::with_capacity(wanted.len());
         for one in wanted {
             let Some(rule) = rules.get(one.rule) else { continue };
             let engine = match engines.get(&one.key()) {
-                // What cannot be turned is looked for as it stands, which is what its author asked for;
-                // turned short words stand in other words.
+                // What cannot be turned is looked for as it stands, which is what its author asked for.
                 Err(_) if one.turn.is_turned() => continue,
-                Ok(engine) if one.turn.is_turned() && !engine.is_called_by_long_words() => {
-                    continue;
-                }
                 Ok(engine) => engine,
                 Err(what) => return Err(refuse(rule, one.place, what)),
             };
             let is_turned = one.turn.is_turned();
-            needles.call(patterns.len(), &engine, is_turned);
+            let acts = rule.acts(one.config.action);
             let (rule, config) = (one.rule, one.config);
-            let (others, beginnings) = (Vec::new(), None);
-            patterns.push(Pattern { rule, config, engine, others, beginnings, is_turned });
+            if let Seed::Literals(anchors) = &engine.seed {
+                let caller = Caller { pattern: patterns.len(), rule, is_turned, is_warning: !acts };
+                needles.call(caller, anchors, config.whole_word);
+            }
+            gates.add(&engine.first, config.whole_word);
+            patterns.push(Pattern { rule, config, engine, is_turned, acts });
         }
-        let Needles { texts, mut sorted, needed } = needles;
         sorted.sort();
-        let needed: Vec<String> = needed.into_iter().collect();
-        let mut sets = Sets::default();
-        for pattern in &mut patterns {
-            pattern.others = others(pattern, &needed, &mut sets);
-            pattern.beginnings = beginnings(pattern, &needed);
-        }
-        let needs = texts.keys().map(|text| needed.binary_search(text).ok()).collect();
         let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);
-        let (texts, uses): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
         let seeded = patterns
             .iter()
             .enumerate()
@@ -176,11 +128,12 @@ impl Guardrails {
             bounding: bounding.collect(),
             wanting_json: json::wanting(&rules),
             has_samples: configs().any(|(_, one)| one.sample_percent.is_some()),
-            literals: automaton(&texts)?,
-            uses,
-            needs,
-            needed: needed.len(),
-            sets: sets.all,
+            literals: needles.finish().map_err(|what| RuleError {
+                rule: "all".to_owned(),
+                place: LITERALS.to_owned(),
+                what,
+            })?,
+            gates,
             seeded,
             beginning: beginning(&patterns),
             sorted,
@@ -208,7 +161,7 @@ impl Guardrails {
     /// Builds the expressions that are built when a text first calls for them.
     pub fn warm(&self) {
         for pattern in self.patterns.iter().filter(|one| !one.is_turned) {
-            pattern.engine.regex();
+            drop(pattern.engine.walker());
         }
     }
 
@@ -223,11 +176,6 @@ impl Guardrails {
             pattern.engine.check().map_err(refused)?;
         }
         Ok(())
-    }
-
-    /// The compiled expressions.
-    fn engines(&self) -> Engines {
-        Engines::of(self.patterns.iter().map(|one| one.engine.clone()))
     }
 
     /// The rules, in the order findings name them.
@@ -374,90 +322,26 @@ fn loose_literals(rule: &Rule) -> impl Iterator<Item = &str> {
     all.map(String::as_str)
 }
 
-/// The literals in the automaton.
-#[derive(Default)]
-struct Needles {
-    texts: BTreeMap<String, Vec<Use>>,
-    sorted: Vec<(String, usize)>,
-    needed: BTreeSet<String>,
-}
-
-impl Needles {
-    /// The literals that call for a pattern, and those that must stand around them. Turned patterns make do
-    /// with the first: they are many.
-    fn call(&mut self, pattern: usize, engine: &Engine, is_turned: bool) {
-        let Seed::Literals(anchors) = &engine.seed else { return };
-        for literal in engine.beginnings.iter().filter(|_| !is_turned).flatten() {
-            self.texts.entry(literal.clone()).or_default();
-            self.needed.insert(literal.clone());
+/// Checks the literals of a rule and adds those that are no phrases.
+fn take_literals(
+    needles: &mut Needles,
+    sorted: &mut Vec<(String, usize)>,
+    (index, rule): (usize, &Rule),
+) -> Result<(), RuleError> {
+    let are_loose = loose_literals(rule).next().is_some();
+    for (place, literal) in rule.config.literals.iter().enumerate() {
+        let checked = checked_literal(literal)
+            .map_err(|what| refuse(rule, format!("literals[{place}]"), what))?;
+        if are_loose && literal.split_whitespace().count() > 1 {
+            continue;
         }
-        for (branch, anchors) in anchors.iter().enumerate() {
-            for literal in &anchors.literals {
-                self.texts.entry(literal.clone()).or_default().push(Use::Anchor(pattern, branch));
-            }
-            let others = anchors.others.iter().filter(|_| !is_turned);
-            for literal in others.flat_map(|other| &other.literals) {
-                self.texts.entry(literal.clone()).or_default();
-                self.needed.insert(literal.clone());
-            }
-        }
+        needles.literal(checked.clone(), index);
+        sorted.push((checked, index));
     }
-
-    fn take(&mut self, index: usize, rule: &Rule) -> Result<(), RuleError> {
-        let are_loose = loose_literals(rule).next().is_some();
-        for (place, literal) in rule.config.literals.iter().enumerate() {
-            let checked = checked_literal(literal)
-                .map_err(|what| refuse(rule, format!("literals[{place}]"), what))?;
-            if are_loose && literal.split_whitespace().count() > 1 {
-                continue;
-            }
-            self.texts.entry(checked.clone()).or_default().push(Use::Literal(index));
-            self.sorted.push((checked, index));
-        }
-        if self.sorted.len() > LITERALS_MAX {
-            return Err(too_many_literals(rule));
-        }
-        Ok(())
+    if sorted.len() > LITERALS_MAX {
+        return Err(too_many_literals(rule));
     }
-}
-
-/// What matches begin with. Turned patterns are searched for: their literals would be as many again.
-fn beginnings(pattern: &Pattern, needed: &[String]) -> Option<Vec<usize>> {
-    let literals = pattern.engine.beginnings.as_ref().filter(|_| !pattern.is_turned)?;
-    literals.iter().map(|literal| needed.binary_search(literal).ok()).collect()
-}
-
-/// What must stand around the literals that call for a pattern.
-fn others(pattern: &Pattern, needed: &[String], sets: &mut Sets) -> Vec<Vec<Others>> {
-    let Seed::Literals(anchors) = &pattern.engine.seed else { return Vec::new() };
-    let place = |literal: &String| needed.binary_search(literal).ok();
-    let mut placed = |other: &Other| {
-        let places: Option<Vec<usize>> = other.literals.iter().map(place).collect();
-        places.map(|places| (sets.place(places), other.reach))
-    };
-    let mut of_one = |one: &Anchors| {
-        let others = one.others.iter().filter(|_| !pattern.is_turned);
-        others.filter_map(&mut placed).collect()
-    };
-    anchors.iter().map(&mut of_one).collect()
-}
-
-/// Sets of literals, each once: many patterns need the same.
-#[derive(Default)]
-struct Sets {
-    all: Vec<Vec<usize>>,
-    known: BTreeMap<Vec<usize>, usize>,
-}
-
-impl Sets {
-    fn place(&mut self, set: Vec<usize>) -> usize {
-        let next = self.all.len();
-        let place = *self.known.entry(set.clone()).or_insert(next);
-        if place == next {
-            self.all.push(set);
-        }
-        place
-    }
+    Ok(())
 }
 
 fn check_sizes(rule: &Rule) -> Result<(), RuleError> {
@@ -530,9 +414,9 @@ fn words(rules: &[Rule]) -> impl Iterator<Item = String> {
 fn beginning(patterns: &[Pattern]) -> Vec<Vec<usize>> {
     let mut beginning = vec![Vec::new(); 256];
     for (index, pattern) in patterns.iter().enumerate() {
-        let Some(first) = &pattern.engine.first else { continue };
-        for (byte, begins) in first.iter().enumerate() {
-            if let (true, Some(patterns)) = (*begins, beginning.get_mut(byte)) {
+        let first = pattern.engine.streams().then_some(pattern.engine.first.bytes);
+        for byte in first.iter().flat_map(ByteSet::iter) {
+            if let Some(patterns) = beginning.get_mut(usize::from(byte)) {
                 patterns.push(index);
             }
         }
@@ -563,30 +447,6 @@ fn plain(text: &str) -> String {
         }
     }
     out
-}
-
-fn automaton(texts: &[String]) -> Result<Option<AhoCorasick>, RuleError> {
-    if texts.is_empty() {
-        return Ok(None);
-    }
-    let bytes: usize = texts.iter().map(String::len).sum();
-    let kind = if bytes <= DFA_LITERAL_BYTES_MAX {
-        AhoCorasickKind::DFA
-    } else {
-        AhoCorasickKind::ContiguousNFA
-    };
-    // Of lower-case texts: half the size of one that knows both cases.
-    AhoCorasick::builder()
-        // All matches of all rules: one guardrail must not hide another's.
-        .match_kind(MatchKind::Standard)
-        .kind(Some(kind))
-        .build(texts)
-        .map(Some)
-        .map_err(|error| RuleError {
-            rule: "all".to_owned(),
-            place: "literals".to_owned(),
-            what: error.to_string(),
-        })
 }
 
 fn too_many_literals(rule: &Rule) -> RuleError {

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::classes::{self, CODE};
+use super::kinds::Kinds;
 
 /// Characters of the shortest stretch: `aWdub3JlIHRoZQ==` is a dozen letters.
 const STRETCH_MIN: usize = 16;
@@ -33,9 +33,9 @@ pub(super) struct Encoded {
 }
 
 /// All of them.
-pub(super) fn find(text: &str) -> Vec<Encoded> {
+pub(super) fn find(text: &str, kinds: &Kinds) -> Vec<Encoded> {
     let mut found = Vec::new();
-    let Runs { long, mut is_grouped, .. } = Runs::of(text);
+    let Runs { long, mut is_grouped, .. } = Runs::of(text, kinds);
     for span in long {
         let Some(code) = text.get(span.clone()) else { continue };
         is_grouped |= code.contains('-');
@@ -59,21 +59,9 @@ struct Runs {
 }
 
 impl Runs {
-    fn of(text: &str) -> Self {
-        let bytes = text.as_bytes();
+    fn of(text: &str, kinds: &Kinds) -> Self {
         let mut runs = Self::default();
-        let mut start = 0;
-        for (at, byte) in bytes.iter().enumerate() {
-            if !classes::is(*byte, CODE) {
-                if start < at {
-                    runs.end(bytes, start..at);
-                }
-                start = at + 1;
-            }
-        }
-        if start < bytes.len() {
-            runs.end(bytes, start..bytes.len());
-        }
+        kinds.codes.runs(0..text.len()).for_each(|run| runs.end(text.as_bytes(), run));
         runs
     }
 
@@ -142,8 +130,8 @@ fn base32(code: &str) -> Option<Vec<u8>> {
 }
 
 /// Texts in characters that nobody sees; a reading of the text no longer has them.
-pub(super) fn hidden(text: &str) -> Vec<Encoded> {
-    if text.is_ascii() { Vec::new() } else { selected(text) }
+pub(super) fn hidden(text: &str, kinds: &Kinds) -> Vec<Encoded> {
+    if kinds.is_ascii { Vec::new() } else { selected(text, kinds) }
 }
 
 /// Codes written in groups: `69 67 6e`, `0x69,0x67`, `01101001 01100111`, `105 103 110`.
@@ -197,7 +185,7 @@ fn ungroup(text: &str, groups: &[Range<usize>]) -> Option<Encoded> {
 }
 
 /// Bytes written as variation selectors: the first sixteen, then the supplement.
-fn selected(text: &str) -> Vec<Encoded> {
+fn selected(text: &str, kinds: &Kinds) -> Vec<Encoded> {
     let mut found = Vec::new();
     let mut bytes = Vec::new();
     let mut span = 0..0;
@@ -205,7 +193,11 @@ fn selected(text: &str) -> Vec<Encoded> {
         let read = readable(std::mem::take(bytes));
         found.extend(read.map(|text| Encoded { span: span.clone(), text }));
     };
-    for (at, letter) in text.char_indices() {
+    for at in kinds.odd.within(0..text.len()) {
+        let Some(letter) = text.get(at..).and_then(|rest| rest.chars().next()) else { continue };
+        if at != span.end {
+            end(&mut bytes, &span);
+        }
         let byte = match u32::from(letter) {
             code @ 0xfe00..=0xfe0f => u8::try_from(code - 0xfe00).ok(),
             code @ 0xe_0100..=0xe_01ef => u8::try_from(code - 0xe_0100 + 16).ok(),
@@ -216,11 +208,11 @@ fn selected(text: &str) -> Vec<Encoded> {
                 if bytes.is_empty() {
                     span.start = at;
                 }
-                span.end = at + letter.len_utf8();
                 bytes.push(byte);
             }
             None => end(&mut bytes, &span),
         }
+        span.end = at + letter.len_utf8();
     }
     end(&mut bytes, &span);
     found
@@ -247,10 +239,12 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::Kinds;
     use super::{find, hidden};
 
     fn texts(text: &str) -> Vec<(String, String)> {
-        let found = find(text).into_iter().chain(hidden(text));
+        let kinds = Kinds::of(text);
+        let found = find(text, &kinds).into_iter().chain(hidden(text, &kinds));
         found.map(|one| (text.get(one.span).unwrap().to_owned(), one.text)).collect()
     }
 

@@ -1,16 +1,19 @@
 //! One expression, compiled: checked at the door, kept from one catalog to the next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
+use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::meta::{self, Regex};
-use regex_automata::util::pool::Pool;
-use regex_automata::{Anchored, Input, MatchKind};
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_automata::nfa::thompson;
+use regex_automata::util::pool::{Pool, PoolGuard};
+use regex_automata::util::start;
+use regex_automata::{Anchored, MatchKind};
+use regex_syntax::hir::Hir;
 
-use super::anchors;
+use super::first::First;
 use super::phrase;
 use super::seeds::Seed;
 
@@ -58,18 +61,14 @@ pub(super) struct Engine {
     key: Key,
     source: String,
     /// Phrases are many, and most never meet a text that calls for them: they are built when one does.
-    regex: OnceLock<Option<Regex>>,
+    automaton: OnceLock<Option<Automaton>>,
     pub(super) bytes_max: usize,
     /// Where it can match at all.
     pub(super) seed: Seed,
-    /// Literals, one of which every match begins with, where there are such.
-    pub(super) beginnings: Option<Vec<String>>,
-    /// Whether a group of it is what is found.
-    pub(super) has_group: bool,
-    /// Follows all ways to match at once.
-    automaton: OnceLock<Option<Automaton>>,
-    /// For rules that look at answers, which may be streams: whether a match may begin with a byte.
-    pub(super) first: Option<Vec<bool>>,
+    /// What a match may begin with.
+    pub(super) first: First,
+    /// Tells the group that is what is found, where there is one.
+    pub(super) groups: Option<Regex>,
 }
 
 /// An automaton that knows all matches from one byte on, however its alternatives are ordered.
@@ -87,19 +86,20 @@ impl std::fmt::Debug for Automaton {
 /// Expressions in use anywhere in this process: tenants and catalogs share them.
 static IN_USE: LazyLock<Mutex<HashMap<Key, Weak<Engine>>>> = LazyLock::new(Mutex::default);
 
+/// Turned expressions that are not looked for: to find that out costs as much as to compile them.
+static IN_VAIN: LazyLock<Mutex<HashSet<Key>>> = LazyLock::new(Mutex::default);
+/// More of them are found out again.
+const IN_VAIN_MAX: usize = 50_000;
+
 /// Compiled expressions, each once.
 #[derive(Debug, Default)]
 pub(super) struct Engines(HashMap<Key, Result<Arc<Engine>, String>>);
 
 impl Engines {
-    pub(super) fn of(engines: impl Iterator<Item = Arc<Engine>>) -> Self {
-        Self(engines.map(|engine| (engine.key.clone(), Ok(engine))).collect())
-    }
-
-    /// Compiles what is not known yet, on all processors: thousands of expressions take seconds on one.
-    pub(super) fn compile(wanted: impl Iterator<Item = Key>, known: Self) -> Self {
-        let mut all = known;
-        let mut new: Vec<Key> = wanted.filter(|key| !all.0.contains_key(key)).collect();
+    /// Compiles what is not in use yet, on all processors: thousands of expressions take seconds on one.
+    pub(super) fn compile(wanted: impl Iterator<Item = Key>) -> Self {
+        let mut all = Self::default();
+        let mut new: Vec<Key> = wanted.collect();
         new.sort();
         new.dedup();
         let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,6 +108,9 @@ impl Engines {
             None => true,
         });
         drop(in_use);
+        let in_vain = IN_VAIN.lock().unwrap_or_else(PoisonError::into_inner);
+        new.retain(|key| !in_vain.contains(key));
+        drop(in_vain);
         let compile = |key: &Key| (key.clone(), Engine::compile(key).map(Arc::new));
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let share = new.len().div_ceil(workers).max(EXPRESSIONS_A_THREAD);
@@ -118,6 +121,13 @@ impl Engines {
                 .collect();
             all.0.extend(threads.into_iter().filter_map(|thread| thread.join().ok()).flatten());
         });
+        let mut in_vain = IN_VAIN.lock().unwrap_or_else(PoisonError::into_inner);
+        if in_vain.len() > IN_VAIN_MAX {
+            in_vain.clear();
+        }
+        let turned = new.iter().filter(|key| key.1.is_turned());
+        in_vain.extend(turned.filter(|key| !all.0.get(key).is_some_and(Result::is_ok)).cloned());
+        drop(in_vain);
         let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
         in_use.retain(|_, engine| engine.strong_count() > 0);
         for key in new {
@@ -137,7 +147,7 @@ impl Engines {
 
 impl Engine {
     fn compile(key: &Key) -> Result<Self, String> {
-        let (expression, turn, streams) = key;
+        let (expression, turn, _) = key;
         let is_phrase = *turn != Turn::Regex;
         let hir = parse(expression, is_phrase)?;
         let hir = match turn {
@@ -150,42 +160,40 @@ impl Engine {
             Turn::Regex | Turn::Phrase => expression.to_string(),
             Turn::Backwards | Turn::Rot13 => hir.to_string(),
         };
-        let regex = OnceLock::new();
-        if !is_phrase {
-            drop(regex.set(Some(build(&source)?)));
-        }
-        let first = streams.then(|| {
-            let mut first = vec![false; 256];
-            first_bytes(&hir, &mut first);
-            first
-        });
-        let has_group = hir.properties().explicit_captures_len() > 0;
-        let seed = Seed::of(&hir);
-        let beginnings = anchors::beginnings(&hir).filter(|_| seed.is_literal());
-        let key = key.clone();
         let automaton = OnceLock::new();
-        Ok(Self { key, source, regex, bytes_max, seed, beginnings, has_group, automaton, first })
+        if !is_phrase {
+            drop(automaton.set(Some(Automaton::build(&source)?)));
+        }
+        let has_group = hir.properties().explicit_captures_len() > 0;
+        let groups = has_group.then(|| build(&source)).transpose()?;
+        let seed = Seed::of(&hir);
+        if turn.is_turned() && !is_called_by_long_words(&seed) {
+            return Err("turned short words stand in other words".to_owned());
+        }
+        let first = First::of(&hir);
+        let key = key.clone();
+        Ok(Self { key, source, automaton, bytes_max, seed, first, groups })
     }
 
     /// Why it could not be built, which else shows when a text calls for it.
     pub(super) fn check(&self) -> Result<(), String> {
         match self.key.1 {
-            Turn::Regex | Turn::Phrase => build(&self.source).map(drop),
+            Turn::Regex | Turn::Phrase => Automaton::build(&self.source).map(drop),
             Turn::Backwards | Turn::Rot13 => Ok(()),
         }
     }
 
-    /// Whether all literals that call for it are words that stand in no other.
-    pub(super) fn is_called_by_long_words(&self) -> bool {
-        let Seed::Literals(anchors) = &self.seed else { return false };
-        let mut literals = anchors.iter().flat_map(|one| &one.literals);
-        literals.all(|literal| literal.len() >= TURNED_WORD_MIN)
+    /// Whether it must be able to follow a stream.
+    pub(super) fn streams(&self) -> bool {
+        self.key.2
     }
+}
 
-    /// The expression; `None` if it is too large.
-    pub(super) fn regex(&self) -> Option<&Regex> {
-        self.regex.get_or_init(|| build(&self.source).ok()).as_ref()
-    }
+/// Whether all literals that call for it are words that stand in no other.
+fn is_called_by_long_words(seed: &Seed) -> bool {
+    let Seed::Literals(anchors) = seed else { return false };
+    let mut literals = anchors.iter().flat_map(|one| &one.literals);
+    literals.all(|literal| literal.text.len() >= TURNED_WORD_MIN)
 }
 
 fn parse(expression: &str, is_phrase: bool) -> Result<Hir, String> {
@@ -221,7 +229,11 @@ fn build(expression: &str) -> Result<Regex, String> {
     meta::Builder::new()
         .configure(meta::Config::new().nfa_size_limit(Some(REGEX_BYTES_MAX)))
         .build(expression)
-        .map_err(|_too_large| format!("the expression needs more than {REGEX_BYTES_MAX} bytes"))
+        .map_err(|_too_large| too_large())
+}
+
+fn too_large() -> String {
+    format!("the expression needs more than {REGEX_BYTES_MAX} bytes")
 }
 
 /// An expression that must match all of a text, in any case.
@@ -231,88 +243,84 @@ pub(super) fn whole_text(expression: &str) -> Result<Regex, String> {
 }
 
 impl Engine {
+    /// What follows texts byte by byte; `None` if the expression is too large.
+    pub(super) fn walker(&self) -> Option<Walker<'_>> {
+        let built = self.automaton.get_or_init(|| Automaton::build(&self.source).ok());
+        let Automaton { dfa, caches } = built.as_ref()?;
+        let mut cache = caches.get();
+        let first = first_state(dfa, &mut cache)?;
+        Some(Walker { dfa, cache, first })
+    }
+
     /// Whether some continuation of the text is a match that begins at `start`. What cannot be told
     /// counts as yes: holding back is always safe.
     pub(super) fn lives(&self, text: &str, start: usize) -> bool {
-        self.walk(text, start..text.len(), |_end| {}).unwrap_or(true)
-    }
-
-    /// Where matches that begin at `start` end, the longest first; `None` if it cannot be told.
-    pub(super) fn ends(&self, text: &str, start: usize) -> Option<Vec<usize>> {
-        let mut ends = Vec::new();
-        let end = text.floor_char_boundary(start.saturating_add(self.bytes_max + 1));
-        self.walk(text, start..end, |end| ends.push(end))?;
-        ends.reverse();
-        Some(ends)
-    }
-
-    /// Follows a text from one byte on, telling where matches end; whether it could go on. `None`: what is
-    /// too large cannot be followed.
-    fn walk(&self, text: &str, span: Range<usize>, mut matched: impl FnMut(usize)) -> Option<bool> {
-        let Automaton { dfa, caches } = self.automaton()?;
-        let mut cache = caches.get();
-        let input = Input::new(text).range(span.clone()).anchored(Anchored::Yes);
-        let mut state = dfa.start_state_forward(&mut cache, &input).ok()?;
-        let bytes = text.as_bytes().get(span.clone()).unwrap_or_default();
-        for (at, byte) in (span.start..).zip(bytes) {
-            state = dfa.next_state(&mut cache, state, *byte).ok()?;
-            // A match is told one byte late.
-            if state.is_match() {
-                matched(at);
-            } else if state.is_dead() {
-                return Some(false);
-            } else if state.is_quit() {
-                return None;
-            }
-        }
-        let last = dfa.next_eoi_state(&mut cache, state).ok()?;
-        if last.is_match() {
-            matched(span.end);
-        }
-        Some(true)
-    }
-
-    fn automaton(&self) -> Option<&Automaton> {
-        let build = || {
-            let all = DFA::config().match_kind(MatchKind::All);
-            let dfa = DFA::builder().configure(all).build(&self.source).ok()?;
-            let for_caches = dfa.clone();
-            let caches: Box<dyn Fn() -> Cache + Send + Sync> =
-                Box::new(move || for_caches.create_cache());
-            Some(Automaton { dfa, caches: Pool::new(caches) })
-        };
-        self.automaton.get_or_init(build).as_ref()
+        self.walker().is_none_or(|mut one| one.walk(text, start..text.len(), |_end| {}).1)
     }
 }
 
-/// Marks the bytes that a match may begin with; whether it may also be empty.
-fn first_bytes(hir: &Hir, first: &mut [bool]) -> bool {
-    let mut mark = |from: u8, to: u8| {
-        let range = usize::from(from)..=usize::from(to);
-        first.get_mut(range).into_iter().flatten().for_each(|byte| *byte = true);
-    };
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => true,
-        HirKind::Literal(literal) => literal.0.first().map(|byte| mark(*byte, *byte)).is_none(),
-        HirKind::Class(Class::Bytes(class)) => {
-            class.ranges().iter().for_each(|range| mark(range.start(), range.end()));
-            false
+/// Follows all matches of an expression at once.
+pub(super) struct Walker<'e> {
+    dfa: &'e DFA,
+    cache: PoolGuard<'e, Cache, Box<dyn Fn() -> Cache + Send + Sync>>,
+    /// Where it begins, and how often the cache had been cleared by then.
+    first: (LazyStateID, usize),
+}
+
+fn first_state(dfa: &DFA, cache: &mut Cache) -> Option<(LazyStateID, usize)> {
+    let state = dfa.start_state(cache, &start::Config::new().anchored(Anchored::Yes)).ok()?;
+    Some((state, cache.clear_count()))
+}
+
+impl Walker<'_> {
+    /// Follows a text from one byte on, telling where matches end; how many bytes were read, and whether a
+    /// match could go on behind the last one.
+    pub(super) fn walk(
+        &mut self,
+        text: &str,
+        span: Range<usize>,
+        mut matched: impl FnMut(usize),
+    ) -> (usize, bool) {
+        let Range { start, end } = span;
+        if self.first.1 != self.cache.clear_count() {
+            let Some(first) = first_state(self.dfa, &mut self.cache) else { return (0, true) };
+            self.first = first;
         }
-        HirKind::Class(Class::Unicode(class)) => {
-            let lead = |letter: char| letter.encode_utf8(&mut [0; 4]).as_bytes().first().copied();
-            for range in class.ranges() {
-                mark(lead(range.start()).unwrap_or(0), lead(range.end()).unwrap_or(u8::MAX));
+        let mut state = self.first.0;
+        let bytes = text.as_bytes().get(start..end).unwrap_or_default();
+        for (at, byte) in bytes.iter().enumerate() {
+            let Ok(next) = self.dfa.next_state(&mut self.cache, state, *byte) else {
+                return (at, true);
+            };
+            state = next;
+            if state.is_tagged() {
+                // A match is told one byte late.
+                if state.is_match() {
+                    matched(start + at);
+                } else if state.is_dead() {
+                    return (at + 1, false);
+                }
             }
-            false
         }
-        HirKind::Repetition(repetition) => {
-            first_bytes(&repetition.sub, first) || repetition.min == 0
+        if let Ok(last) = self.dfa.next_eoi_state(&mut self.cache, state)
+            && last.is_match()
+        {
+            matched(end);
         }
-        HirKind::Capture(capture) => first_bytes(&capture.sub, first),
-        HirKind::Concat(parts) => parts.iter().all(|part| first_bytes(part, first)),
-        HirKind::Alternation(parts) => {
-            parts.iter().filter(|part| first_bytes(part, first)).count() > 0
-        }
+        (bytes.len(), true)
+    }
+}
+
+impl Automaton {
+    fn build(expression: &str) -> Result<Self, String> {
+        let all = DFA::config().match_kind(MatchKind::All).skip_cache_capacity_check(true);
+        let bounded = thompson::Config::new().nfa_size_limit(Some(REGEX_BYTES_MAX));
+        let built = DFA::builder().configure(all).thompson(bounded).build(expression);
+        let dfa = built.map_err(|_too_large| too_large())?;
+        let for_caches = dfa.clone();
+        let caches: Box<dyn Fn() -> Cache + Send + Sync> =
+            Box::new(move || for_caches.create_cache());
+        Ok(Self { dfa, caches: Pool::new(caches) })
     }
 }
 

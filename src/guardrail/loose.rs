@@ -4,7 +4,11 @@
 //! Only words of the guardrails' own vocabulary are put back, so that everything else keeps its letters.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
+use std::sync::LazyLock;
 
+use super::kinds::Kinds;
 use super::reading::Origin;
 
 /// Shorter words have too many neighbours.
@@ -14,14 +18,32 @@ const TYPO_MIN: usize = 6;
 const SPACED_MIN: usize = 3;
 /// Longer words are left alone.
 const WORD_BYTES_MAX: usize = 32;
-const BLOOM_BITS: usize = 1 << 18;
+const BLOOM_BITS: usize = 1 << 19;
+/// Common words of English that look like a misspelling of another and are none.
+const WORDS: &str = "\
+    amusing andre apples backs bakes barker bases bates beach beakers bearing bears beats \
+    beings bites boards bonus brakes breeds brian bride caches canton carlo carrots carter \
+    chanel clarence cloud compete compiles condoms conservation containers costumes county \
+    craig crate crater crates damned dative denis depot diets discretion downs \
+    drivers drives elena eternal eternity excess exiting expect fearing feather filed \
+    fined finnish fired flames flirting fried gamers garage genus grade height indie \
+    induce insect kisses leaning liking margins marital markers marks martial meals median \
+    metal modes monte mortality mortar mouse noting owens paced pacers parses parsons \
+    partners patterns peach pears periods persons phases pierce pirate plant plays plead \
+    potions preserve preset prices producers programmes providers raids rally ramen reacted \
+    refuge relies relying repay reserve reserved retire reuse reuses reusing rouge rowed \
+    salty sands savior score seats sells shard sharp shits shots sinking sleeves \
+    slipped smores sorted spare specs spouse spree stain stared staring stars stats stereo \
+    stimulate stimulation sting stoke store strange strat survive tanks teaches tears tests \
+    thorough timer tones tough trend tuned tying veteran violet volatile weather website \
+    widow wired wires writers";
 
 /// The words that are put back.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
     words: HashSet<String>,
     /// By what a word and its misspellings share.
-    signatures: HashMap<u64, String>,
+    signatures: HashMap<u64, String, BuildHasherDefault<AsItIs>>,
     /// Tells at once that a signature is not there.
     bloom: Vec<u64>,
 }
@@ -29,7 +51,7 @@ pub(super) struct Vocabulary {
 impl Vocabulary {
     pub(super) fn new(words: impl Iterator<Item = String>) -> Self {
         let words: HashSet<String> = words.filter(|word| word.len() <= WORD_BYTES_MAX).collect();
-        let mut signatures = HashMap::new();
+        let mut signatures: HashMap<u64, String, _> = HashMap::default();
         for word in words.iter().filter(|word| word.len() >= SWAPPED_MIN) {
             for signature in misspellings(word) {
                 let known = signatures.entry(signature).or_insert_with(|| word.clone());
@@ -50,14 +72,14 @@ impl Vocabulary {
     }
 
     /// The text with words put back, and the way back to it; `None` when nothing had to be.
-    pub(super) fn loosen(&self, text: &str) -> Option<(String, Origin)> {
+    pub(super) fn loosen(&self, text: &str, kinds: &Kinds) -> Option<(String, Origin)> {
         if self.words.is_empty() {
             return None;
         }
         let mut out = Loosened::default();
-        let mut tokens = Tokens { text, at: 0 };
         let mut spaced = Spaced::default();
-        while let Some(token) = tokens.next_token() {
+        for run in kinds.leet.runs(0..text.len()) {
+            let token = without_shouts(text, run);
             if spaced.takes(text, &token) {
                 continue;
             }
@@ -65,7 +87,10 @@ impl Vocabulary {
             if spaced.takes(text, &token) {
                 continue;
             }
-            if let Some(word) = text.get(token.clone()).and_then(|word| self.put_back(word)) {
+            let is_plain = kinds.letters.next_without(token.clone()) == token.end;
+            let word = text.get(token.clone()).unwrap_or_default();
+            let put_back = if is_plain { self.misspelt(word) } else { self.unleet(word) };
+            if let Some(word) = put_back {
                 out.replace(text, token, word);
             }
         }
@@ -73,15 +98,12 @@ impl Vocabulary {
         out.finish(text)
     }
 
-    /// The word of the vocabulary that this one is a spelling of.
-    fn put_back(&self, token: &str) -> Option<&str> {
+    /// The word of the vocabulary that this one is in digits and signs.
+    fn unleet(&self, token: &str) -> Option<&str> {
         if token.len() < 3 || token.len() > WORD_BYTES_MAX {
             return None;
         }
         let letters = token.bytes().filter(u8::is_ascii_alphabetic).count();
-        if letters == token.len() {
-            return self.misspelt(token);
-        }
         // A variable of a shell is not a word in disguise.
         let is_variable = token.starts_with('$') && letters + 1 == token.len();
         if letters == 0 || is_variable {
@@ -94,8 +116,9 @@ impl Vocabulary {
             .map(String::as_str)
     }
 
+    /// The word of the vocabulary that this one is a misspelling of.
     fn misspelt(&self, token: &str) -> Option<&str> {
-        if token.len() < SWAPPED_MIN {
+        if token.len() < SWAPPED_MIN || token.len() > WORD_BYTES_MAX {
             return None;
         }
         let signature = signature(token.as_bytes())?;
@@ -104,8 +127,31 @@ impl Vocabulary {
             return None;
         }
         let word = self.signatures.get(&signature)?;
-        (!word.eq_ignore_ascii_case(token) && !self.words.contains(&token.to_ascii_lowercase()))
+        let token = token.to_ascii_lowercase();
+        (*word != token && !self.words.contains(&token) && !KNOWN.contains(token.as_str()))
             .then_some(word)
+    }
+}
+
+static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| WORDS.split_whitespace().collect());
+
+/// Signatures are hashes already.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, signature: u64) {
+        self.0 = signature;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -124,9 +170,23 @@ fn sign(first: u8, last: u8, len: usize, sum: u64) -> u64 {
 
 /// A number for each letter, whatever its case, far from all sums of others.
 fn weight(letter: u8) -> u64 {
-    let number = u64::from(letter | 32).wrapping_mul(0xa076_1d64_78bd_642f);
-    number ^ number >> 29 ^ number << 17
+    WEIGHTS.get(usize::from(letter)).copied().unwrap_or(0)
 }
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "in a constant, what is out of bounds does not compile"
+)]
+static WEIGHTS: [u64; 256] = {
+    let mut weights = [0; 256];
+    let mut letter = 0_usize;
+    while letter < 256 {
+        let number = (letter as u64 | 32).wrapping_mul(0xa076_1d64_78bd_642f);
+        weights[letter] = number ^ number >> 29 ^ number << 17;
+        letter += 1;
+    }
+    weights
+};
 
 /// Signatures of a word, of it with an inner letter missing, and of it with one more.
 fn misspellings(word: &str) -> Vec<u64> {
@@ -145,7 +205,7 @@ fn misspellings(word: &str) -> Vec<u64> {
 }
 
 fn bit(signature: u64) -> usize {
-    usize::try_from(signature >> 46).unwrap_or(0) % BLOOM_BITS
+    usize::try_from(signature >> 45).unwrap_or(0) % BLOOM_BITS
 }
 
 /// The letter that a digit or sign is written for.
@@ -164,28 +224,11 @@ fn unleet(byte: u8) -> u8 {
     }
 }
 
-fn is_letter(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'$' | b'!' | b'|' | b'+')
-}
-
-/// Words with what passes for letters.
-struct Tokens<'t> {
-    text: &'t str,
-    at: usize,
-}
-
-impl Tokens<'_> {
-    fn next_token(&mut self) -> Option<std::ops::Range<usize>> {
-        let bytes = self.text.as_bytes();
-        let start = self.at + bytes.get(self.at..)?.iter().position(|byte| is_letter(*byte))?;
-        let rest = bytes.get(start..)?;
-        let len = rest.iter().position(|byte| !is_letter(*byte)).unwrap_or(rest.len());
-        self.at = start + len;
-        // At the end of a word it is what it says.
-        let word = rest.get(..len)?;
-        let shouts = word.iter().rev().take_while(|byte| **byte == b'!').count();
-        Some(start..start + if shouts < len { len - shouts } else { len })
-    }
+/// A word without the exclamation marks behind it: there they are what they say.
+fn without_shouts(text: &str, run: Range<usize>) -> Range<usize> {
+    let word = text.as_bytes().get(run.clone()).unwrap_or_default();
+    let shouts = word.iter().rev().take_while(|byte| **byte == b'!').count();
+    if shouts < run.len() { run.start..run.end - shouts } else { run }
 }
 
 /// Single letters with one and the same character between them.
@@ -197,7 +240,7 @@ struct Spaced {
 
 impl Spaced {
     /// Whether a token goes on with, or begins, a row of single letters.
-    fn takes(&mut self, text: &str, token: &std::ops::Range<usize>) -> bool {
+    fn takes(&mut self, text: &str, token: &Range<usize>) -> bool {
         let bytes = text.as_bytes();
         let is_single = token.len() == 1;
         match self.letters.last() {
@@ -224,7 +267,7 @@ impl Spaced {
     }
 
     /// Writes the row as a word, if it is long enough; if not, its last letter may begin the next one.
-    fn end(&mut self, text: &str, out: &mut Loosened, next: Option<&std::ops::Range<usize>>) {
+    fn end(&mut self, text: &str, out: &mut Loosened, next: Option<&Range<usize>>) {
         let letters = std::mem::take(&mut self.letters);
         self.between = None;
         let (Some(first), Some(last)) = (letters.first(), letters.last()) else { return };
@@ -255,7 +298,7 @@ struct Loosened {
 }
 
 impl Loosened {
-    fn replace(&mut self, original: &str, span: std::ops::Range<usize>, word: &str) {
+    fn replace(&mut self, original: &str, span: Range<usize>, word: &str) {
         self.copy(original, span.start);
         self.origin.changed(self.text.len(), span.start, span.end);
         self.text.push_str(word);
@@ -281,6 +324,7 @@ impl Loosened {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::Kinds;
     use super::Vocabulary;
 
     #[test]
@@ -295,7 +339,7 @@ mod tests {
             ("x i.g.n.o.r.e now", "x ignore now"),
             ("k1ll, $k!11", "kill, $k!11"),
         ] {
-            let (loose, origin) = vocabulary.loosen(text).unwrap();
+            let (loose, origin) = vocabulary.loosen(text, &Kinds::of(text)).unwrap();
             if text.starts_with("x i") {
                 assert_eq!(loose, "x i.g.n.o.r.e now".replace("x i.g.n.o.r.e", "x ignore"));
                 assert_eq!((origin.start(2), origin.end(8)), (2, 13));
@@ -304,7 +348,7 @@ mod tests {
             }
         }
         for text in ["nothing of that kind", "$kill", "in 2024, B2B and GPT-4", "a b", ""] {
-            assert!(vocabulary.loosen(text).is_none(), "{text}");
+            assert!(vocabulary.loosen(text, &Kinds::of(text)).is_none(), "{text}");
         }
     }
 }

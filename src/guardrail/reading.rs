@@ -5,6 +5,7 @@
 //! is undone as well, and so that a text in pieces reads like the whole.
 
 use super::classes::{self, PLAIN};
+use super::kinds::Kinds;
 use super::letters::{Folded, folded, is_disguise};
 
 /// Bytes of the longest escape: `%F0%9F%98%80`, `&CapitalDifferentialD;` is not among those undone.
@@ -239,21 +240,14 @@ fn plain_len(text: &str) -> usize {
 }
 
 /// Where a text first reads otherwise than it is written, if it does.
-pub(super) fn first_disguise(text: &str) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        at += plain_len(text.get(at..)?);
-        let rest = text.get(at..)?;
-        let letter = rest.chars().next()?;
-        let is_found = match letter {
-            '%' | '&' | '\\' => begins_escape(rest),
-            _ => is_disguise(letter),
-        };
-        if is_found {
-            return Some(at);
+pub(super) fn first_disguise(text: &str, kinds: &Kinds) -> Option<usize> {
+    kinds.odd.within(0..text.len()).find(|at| {
+        let Some(rest) = text.get(*at..) else { return false };
+        match rest.chars().next() {
+            Some('%' | '&' | '\\') => begins_escape(rest),
+            letter => letter.is_some_and(is_disguise),
         }
-        at += letter.len_utf8();
-    }
+    })
 }
 
 fn begins_escape(rest: &str) -> bool {
@@ -390,6 +384,7 @@ fn tail(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::Kinds;
     use super::{Reader, first_disguise};
 
     fn read(text: &str) -> String {
@@ -412,7 +407,7 @@ mod tests {
             ("%00\\u0000", "%00\\u0000"),
         ] {
             assert_eq!(read(text), plain, "{text}");
-            assert_eq!(first_disguise(text).is_some(), text != plain, "{text}");
+            assert_eq!(first_disguise(text, &Kinds::of(text)).is_some(), text != plain, "{text}");
         }
     }
 

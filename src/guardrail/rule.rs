@@ -296,6 +296,11 @@ impl Rule {
         self.config.action.unwrap_or(default)
     }
 
+    /// Whether what it finds, by a pattern with this action of its own, is more than reported.
+    pub(super) fn acts(&self, action: Option<Action>) -> bool {
+        self.config.mode == Mode::Enforce && action.unwrap_or_else(|| self.action()) != Action::Warn
+    }
+
     /// Whether it looks at texts going this way.
     pub fn looks_at(&self, direction: Direction) -> bool {
         let has_use = direction == Direction::Response || self.config.looks_for_more_than_json();

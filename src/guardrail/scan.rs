@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
+use super::compile::Guardrails;
 use super::encoded::{self, Encoded};
+use super::kinds::Kinds;
+use super::pattern::CONTEXT_BYTES_MAX;
 use super::reading::{Origin, Reader, first_disguise};
 use super::rule::{Action, Direction};
 use super::seeds::stretch;
@@ -156,23 +158,28 @@ impl Guardrails {
         (rules, depth): (&RuleSet, usize),
         work: &mut Work,
     ) -> Vec<Finding> {
-        let mut findings = self.written(text, rules, work);
-        let read = first_disguise(text).map(|first| {
+        let kinds = Kinds::of(text);
+        let mut findings = self.written((text, &kinds), rules, work);
+        let read = first_disguise(text, &kinds).map(|first| {
             if rules.is_request() { Reader::whole(text) } else { Reader::streamed(text, first) }
         });
-        if let Some((plain, origin)) = &read {
-            let of_plain = self.written(plain, rules, work);
-            findings.extend(of_plain.iter().map(|one| back(one, origin)));
-        }
+        let of_read = read.as_ref().map(|(plain, _)| Kinds::of(plain));
+        let (plain, plain_kinds) = match (&read, &of_read) {
+            (Some((plain, origin)), Some(kinds)) => {
+                let of_plain = self.written((plain, kinds), rules, work);
+                findings.extend(of_plain.iter().map(|one| back(one, origin)));
+                (plain.as_str(), kinds)
+            }
+            _ => (text, &kinds),
+        };
         if !rules.is_request() {
             return findings;
         }
-        let plain = read.as_ref().map_or(text, |(plain, _)| plain);
         let mut deeper = Vec::new();
-        if let Some((loose, origin)) = self.vocabulary.loosen(plain) {
+        if let Some((loose, origin)) = self.vocabulary.loosen(plain, plain_kinds) {
             for Range { start, end } in around(&loose, &origin) {
                 let stretch = loose.get(start..end).unwrap_or_default();
-                for mut one in self.written(stretch, rules, work) {
+                for mut one in self.written((stretch, &Kinds::of(stretch)), rules, work) {
                     one.shift(start);
                     // At the edges of the stretch words are cut: only what is near a change counts.
                     let near = one.begins.saturating_sub(CONTEXT_BYTES_MAX);
@@ -181,10 +188,10 @@ impl Guardrails {
             }
         }
         if depth < LAYERS_MAX {
-            for inner in encoded::hidden(text) {
+            for inner in encoded::hidden(text, &kinds) {
                 findings.extend(self.inside(&inner, (rules, depth), work));
             }
-            for inner in encoded::find(plain) {
+            for inner in encoded::find(plain, plain_kinds) {
                 deeper.extend(self.inside(&inner, (rules, depth), work));
             }
         }
@@ -207,8 +214,13 @@ impl Guardrails {
         found.into_iter().map(move |one| Finding { start, end, begins: start, ..one })
     }
 
-    fn written(&self, text: &str, rules: &RuleSet, work: &mut Work) -> Vec<Finding> {
-        self.sweep(View::whole(text), rules, &mut Resume::new(), work).0
+    fn written(
+        &self,
+        (text, kinds): (&str, &Kinds),
+        rules: &RuleSet,
+        work: &mut Work,
+    ) -> Vec<Finding> {
+        self.sweep(View::whole(text, kinds), rules, &mut Resume::new(), work).0
     }
 
     /// Rules whose bound on the length of a text is passed as it grows.

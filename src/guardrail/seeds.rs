@@ -6,7 +6,8 @@ use std::ops::Range;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::anchors::Anchors;
-use super::classes::{self, CODE, DIGIT};
+use super::classes::{self, CODE};
+use super::sweep::View;
 
 /// Fewer digits than this are everywhere.
 const DIGITS_MIN: usize = 4;
@@ -46,13 +47,6 @@ impl Seed {
             return Self::Foreign;
         }
         anchors.map_or(Self::Nothing, Self::Literals)
-    }
-}
-
-impl Seed {
-    /// Whether literals call for it.
-    pub(super) fn is_literal(&self) -> bool {
-        matches!(self, Self::Literals(_))
     }
 }
 
@@ -120,7 +114,7 @@ fn is_foreign(hir: &Hir) -> bool {
     }
 }
 
-/// Places in a text where patterns without literals may match, found in one pass.
+/// Places in a text where patterns without literals may match.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     digits: Vec<usize>,
@@ -129,24 +123,11 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn of(text: &str, from: usize) -> Self {
-        let mut places = Self { is_ascii: text.is_ascii(), ..Self::default() };
-        let mut run = from;
-        let bytes = text.as_bytes().get(from..).unwrap_or_default();
-        for (at, byte) in (from..).zip(bytes) {
-            if classes::is(*byte, DIGIT) {
-                places.digits.push(at);
-            } else if !classes::is(*byte, CODE) {
-                if at - run >= RUN_MIN {
-                    places.runs.push(run..at);
-                }
-                run = at + 1;
-            }
-        }
-        if text.len().saturating_sub(run) >= RUN_MIN {
-            places.runs.push(run..text.len());
-        }
-        places
+    pub(super) fn of(view: View<'_>) -> Self {
+        let (kinds, all) = (view.kinds, view.from..view.text.len());
+        let runs = kinds.codes.runs(all.clone()).filter(|run| run.len() >= RUN_MIN);
+        let digits = kinds.digits.within(all).collect();
+        Self { digits, runs: runs.collect(), is_ascii: kinds.is_ascii }
     }
 
     /// The stretches in which a match of at most `bytes_max` bytes may stand.
@@ -197,20 +178,23 @@ pub(super) fn stretch(
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::Kinds;
+    use super::super::sweep::View;
     use super::{Places, Seed};
 
     #[test]
     fn what_every_match_contains() {
         let literals = |regex: &str| match Seed::of(&regex_syntax::parse(regex).unwrap()) {
             Seed::Literals(anchors) => {
-                anchors.into_iter().flat_map(|one| one.literals).collect::<Vec<_>>()
+                let literals = anchors.into_iter().flat_map(|one| one.literals);
+                literals.map(|one| one.text).collect::<Vec<_>>()
             }
             other => panic!("{other:?}"),
         };
         assert_eq!(literals("ghp_[A-Za-z0-9]{36}"), ["ghp_"]);
         assert_eq!(literals("[a-z]{1,3}:[a-z]{1,3}"), [":"]);
         for (regex, seed) in [
-            ("[0-9]{3}-[0-9]{2}-[0-9]{4}", Seed::Digits(9)),
+            ("[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}", Seed::Digits(9)),
             ("(?:[0-9]{4}[ -]?){3}[0-9]{1,7}", Seed::Digits(13)),
             ("[A-Za-z0-9]{26,34}", Seed::Run(26)),
             ("[\\u{e0020}-\\u{e007e}]{1,9}", Seed::Foreign),
@@ -223,10 +207,11 @@ mod tests {
     #[test]
     fn stretches_hold_every_place_a_match_may_stand() {
         let text = "in 2024 call 555 010 1234 or x";
-        let places = Places::of(text, 0);
-        assert_eq!(places.stretches(&Seed::Digits(10), 14, text.len()), vec![11..27]);
-        assert_eq!(places.stretches(&Seed::Digits(15), 20, text.len()), [0..0; 0]);
-        assert_eq!(places.stretches(&Seed::Foreign, 20, text.len()), [0..0; 0]);
-        assert_eq!(Places::of("é", 0).stretches(&Seed::Foreign, 20, 2), vec![0..2]);
+        let places = |text: &str| Places::of(View::whole(text, &Kinds::of(text)));
+        let of_text = places(text);
+        assert_eq!(of_text.stretches(&Seed::Digits(10), 14, text.len()), vec![11..27]);
+        assert_eq!(of_text.stretches(&Seed::Digits(15), 20, text.len()), [0..0; 0]);
+        assert_eq!(of_text.stretches(&Seed::Foreign, 20, text.len()), [0..0; 0]);
+        assert_eq!(places("é").stretches(&Seed::Foreign, 20, 2), vec![0..2]);
     }
 }

@@ -78,19 +78,19 @@ const SOME: &str = "\
     via view visit visiting void vowels wants water web week weeks well went whether white why width \
     wise within wizard working works years young";
 
-/// The share of stretches in which a literal stands, in thousandths.
-pub(super) fn share(literal: &str) -> u32 {
-    let is_word = literal.bytes().all(|byte| byte.is_ascii_alphabetic());
+/// The share of stretches in which a literal stands, in thousandths; in other words too, unless it
+/// `is_word` of its own.
+pub(super) fn share(literal: &str, is_word: bool) -> u32 {
+    let is_alphabetic = literal.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let known = SHARES.get(literal).copied();
     match literal.len() {
         0 | 1 if literal != "@" => 1000,
-        2 => {
-            if is_word {
-                800
-            } else {
-                300
-            }
-        }
-        len => SHARES.get(literal).copied().unwrap_or(if len == 3 && is_word { 60 } else { 4 }),
+        2 if is_word => known.unwrap_or(40),
+        2 if is_alphabetic => 800,
+        2 if literal.bytes().any(|byte| byte.is_ascii_alphanumeric()) => 20,
+        2 => 300,
+        3 if is_alphabetic && !is_word => known.unwrap_or(60),
+        _ => known.unwrap_or(4),
     }
 }
 
@@ -102,6 +102,37 @@ static SHARES: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
         .collect()
 });
 
+/// The stretch of so many bytes of a literal that is met least, and where it begins; all of it if it is
+/// shorter.
+pub(super) fn rarest(literal: &[u8], len: usize, offset_max: usize) -> (&[u8], usize) {
+    let grams = literal.windows(len).enumerate().take(offset_max + 1);
+    let (offset, gram) = grams.min_by_key(|(_, gram)| commonness(gram)).unwrap_or((0, literal));
+    (gram, offset)
+}
+
+/// How often a few letters are met: first by the common words that hold them, then by how common each is.
+fn commonness(gram: &[u8]) -> (u32, usize) {
+    let letter = |byte: &u8| {
+        let place = LETTERS.iter().position(|letter| letter == byte);
+        place.map_or(0, |place| LETTERS.len() - place)
+    };
+    (GRAMS.get(gram).copied().unwrap_or(0), gram.iter().map(letter).sum())
+}
+
+/// Letters of English, the most common first.
+const LETTERS: &[u8] = b" etaoinshrdlucmfwypvbgkqjxz";
+
+/// By stretch of four letters, the shares of the words that hold it.
+static GRAMS: LazyLock<HashMap<&[u8], u32>> = LazyLock::new(|| {
+    let mut grams = HashMap::new();
+    for (word, share) in SHARES.iter() {
+        for gram in word.as_bytes().windows(4) {
+            *grams.entry(gram).or_insert(0) += share;
+        }
+    }
+    grams
+});
+
 #[cfg(test)]
 mod tests {
     use super::share;
@@ -111,7 +142,7 @@ mod tests {
         for (common, rare) in
             [("the", "your"), ("your", "answer"), ("answer", "ignore"), ("e", "@"), ("in", "inst")]
         {
-            assert!(share(common) > share(rare), "{common} {rare}");
+            assert!(share(common, false) > share(rare, false), "{common} {rare}");
         }
     }
 }

@@ -13,11 +13,6 @@ pub(super) fn splits_word(text: &str, span: &Range<usize>) -> bool {
     at_edge(span.start) || at_edge(span.end)
 }
 
-/// Whether a match could begin here as a whole word.
-pub(super) fn begins_word(text: &str, at: usize) -> bool {
-    !splits_word(text, &(at..text.len()))
-}
-
 fn is_word(letter: char) -> bool {
     letter.is_alphanumeric()
 }

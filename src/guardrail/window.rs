@@ -9,8 +9,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::compile::{CONTEXT_BYTES_MAX, Guardrails};
+use super::compile::Guardrails;
 use super::json::Json;
+use super::kinds::Kinds;
+use super::pattern::CONTEXT_BYTES_MAX;
 use super::reading::{Reader, first_disguise, unfinished};
 use super::scan::{Finding, Resume, RuleSet, back};
 use super::sweep::{Undecided, View, Work};
@@ -80,7 +82,8 @@ impl Window {
         match &mut self.read {
             Some((reader, _)) => reader.push(piece),
             None => {
-                if let Some(first) = first_disguise(&self.written.text) {
+                let kinds = Kinds::of(&self.written.text);
+                if let Some(first) = first_disguise(&self.written.text, &kinds) {
                     let mut reader = Reader::at(self.written.base);
                     reader.begin(&self.written.text, first);
                     let tail = Tail { text: String::new(), ..self.written.clone() };
@@ -153,7 +156,8 @@ impl Tail {
             self.resume.iter().map(|(one, at)| (*one, at.saturating_sub(self.base))).collect();
         // An escape made of escapes may take back what was decided.
         let from = self.text.floor_char_boundary(self.from);
-        let view = View { text: &self.text, from, open, firm };
+        let kinds = Kinds::of(&self.text);
+        let view = View { text: &self.text, kinds: &kinds, from, open, firm };
         let (mut findings, undecided) =
             guardrails.sweep(view, rules, &mut resume, &mut Work::of(&self.text));
         for finding in &mut findings {

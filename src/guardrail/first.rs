@@ -1,0 +1,149 @@
+//! What the matches of an expression begin with: most places of a text are ruled out by a byte or two.
+
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::shapes::{self, Quad, lead};
+
+/// What matches begin with.
+#[derive(Debug)]
+pub(super) struct First {
+    /// Their first bytes.
+    pub(super) bytes: ByteSet,
+    /// Of the shapes of their first two bytes, a sum of both.
+    pub(super) pairs: ByteSet,
+    /// The shapes of their first four bytes, and what of each counts.
+    pub(super) quads: Vec<Quad>,
+    /// Whether all begin with a letter or digit.
+    pub(super) is_word: bool,
+}
+
+impl First {
+    pub(super) fn of(hir: &Hir) -> Self {
+        let mut first = Self {
+            bytes: ByteSet::default(),
+            pairs: ByteSet::default(),
+            quads: Vec::new(),
+            is_word: true,
+        };
+        first.mark(hir);
+        first.quads = shapes::beginnings(std::slice::from_ref(hir));
+        for (known, mask) in &first.quads {
+            let ([one, two, ..], [of_one, of_two, ..]) = (known.to_le_bytes(), mask.to_le_bytes());
+            for first_shape in shapes::all().filter(|shape| shape & of_one == one) {
+                for second in shapes::all().filter(|shape| shape & of_two == two) {
+                    first.pairs.add(pair(first_shape, second));
+                }
+            }
+        }
+        first
+    }
+
+    /// The sum of the first two bytes.
+    pub(super) fn pair(quad: u32) -> u8 {
+        let [first, second, ..] = quad.to_le_bytes();
+        pair(first, second)
+    }
+
+    /// Marks the bytes that a match may begin with; whether it may also be empty.
+    fn mark(&mut self, hir: &Hir) -> bool {
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => true,
+            HirKind::Literal(literal) => {
+                let text = std::str::from_utf8(&literal.0).unwrap_or_default();
+                literal.0.first().into_iter().for_each(|byte| self.bytes.add(*byte));
+                self.is_word &= text.chars().next().is_some_and(char::is_alphanumeric);
+                literal.0.is_empty()
+            }
+            HirKind::Class(Class::Bytes(class)) => {
+                for range in class.ranges() {
+                    self.bytes.range(range.start(), range.end());
+                    self.is_word &=
+                        (range.start()..=range.end()).all(|byte| byte.is_ascii_alphanumeric());
+                }
+                false
+            }
+            HirKind::Class(Class::Unicode(class)) => {
+                for range in class.ranges() {
+                    self.bytes.range(lead(range.start()), lead(range.end()));
+                    self.is_word =
+                        self.is_word && (range.start()..=range.end()).all(char::is_alphanumeric);
+                }
+                false
+            }
+            HirKind::Repetition(repetition) => self.mark(&repetition.sub) || repetition.min == 0,
+            HirKind::Capture(capture) => self.mark(&capture.sub),
+            HirKind::Concat(parts) => parts.iter().all(|part| self.mark(part)),
+            HirKind::Alternation(parts) => parts.iter().filter(|part| self.mark(part)).count() > 0,
+        }
+    }
+}
+
+fn pair(first: u8, second: u8) -> u8 {
+    first.wrapping_mul(8) ^ second.wrapping_mul(37) >> 5
+}
+
+/// A set of bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ByteSet([u64; 4]);
+
+impl ByteSet {
+    pub(super) fn range(&mut self, from: u8, to: u8) {
+        (from..=to).for_each(|byte| self.add(byte));
+    }
+
+    fn add(&mut self, byte: u8) {
+        if let Some(bits) = self.0.get_mut(usize::from(byte / 64)) {
+            *bits |= 1 << (byte % 64);
+        }
+    }
+
+    pub(super) fn contains(&self, byte: u8) -> bool {
+        self.0.get(usize::from(byte / 64)).is_some_and(|bits| bits >> (byte % 64) & 1 == 1)
+    }
+
+    /// Whether none of them is ASCII.
+    pub(super) fn is_odd(&self) -> bool {
+        matches!(self.0, [0, 0, _, _])
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u8> + '_ {
+        (0..=u8::MAX).filter(|byte| self.contains(*byte))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shapes::{is_among, quad};
+    use super::First;
+
+    #[test]
+    fn what_matches_begin_with() {
+        let first = |regex: &str| First::of(&regex_syntax::parse(regex).unwrap());
+        let allows = |first: &First, text: &str| {
+            let quad = quad(text.as_bytes(), 0);
+            first.bytes.contains(text.as_bytes()[0])
+                && first.pairs.contains(First::pair(quad))
+                && is_among(quad, &first.quads)
+        };
+        let words = first("(?i)(?:ignore|forget|no)[ ,]{1,3}all");
+        assert!(words.is_word);
+        for (text, may_begin) in [
+            ("Ignore", true),
+            ("fOrget", true),
+            ("No, all", true),
+            ("no", false),
+            ("igloo", false),
+            ("all", false),
+        ] {
+            assert_eq!(allows(&words, text), may_begin, "{text}");
+        }
+        let loose = first("[+(]?[0-9]{2}");
+        assert!(
+            !loose.is_word
+                && allows(&loose, "+12")
+                && allows(&loose, "12")
+                && !allows(&loose, "1x")
+        );
+        assert!(first("(?i)so").is_word && !first("[^a]b").is_word);
+    }
+}

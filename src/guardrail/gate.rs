@@ -1,0 +1,108 @@
+//! Where a pattern is tried: at bytes that a match may begin with. What is asked of every pattern that is
+//! called stands close together in memory, apart from the patterns, which are many and large.
+
+use super::first::{ByteSet, First};
+use super::shapes::{Quad, is_among, quad};
+use super::sweep::{Place, View};
+
+/// The gates of all patterns, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Gates {
+    all: Vec<Gate>,
+    quads: Vec<Quad>,
+}
+
+/// What tells whether a match may begin at a byte.
+#[derive(Debug)]
+struct Gate {
+    pairs: ByteSet,
+    /// Where in `quads` its own are, and how many.
+    quads: (u32, u32),
+    /// Whether all its matches begin where a word does.
+    begins_words: bool,
+    whole_word: bool,
+    bytes: ByteSet,
+}
+
+impl Gates {
+    /// Adds the gate of the next pattern.
+    pub(super) fn add(&mut self, first: &First, whole_word: bool) {
+        let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+        let quads = (place(self.quads.len()), place(first.quads.len()));
+        self.quads.extend_from_slice(&first.quads);
+        let (pairs, bytes) = (first.pairs, first.bytes);
+        let begins_words = whole_word && first.is_word;
+        self.all.push(Gate { pairs, quads, begins_words, whole_word, bytes });
+    }
+
+    fn allows(&self, gate: &Gate, quad: u32) -> bool {
+        let (first, count) = gate.quads;
+        gate.pairs.contains(First::pair(quad)) && {
+            let quads = self.quads.get(first as usize..(first + count) as usize);
+            is_among(quad, quads.unwrap_or_default())
+        }
+    }
+}
+
+/// The bytes at which a pattern is tried, in order.
+#[derive(Debug)]
+pub(super) struct Starts<'s> {
+    gates: &'s Gates,
+    gate: Option<&'s Gate>,
+    view: View<'s>,
+    places: &'s [Place],
+    at: usize,
+}
+
+impl<'s> Starts<'s> {
+    /// Those at or behind a byte in places of one pattern.
+    pub(super) fn new(
+        gates: &'s Gates,
+        view: View<'s>,
+        (from, places): (usize, &'s [Place]),
+    ) -> Self {
+        let gate = places.first().and_then(|place| gates.all.get(place.pattern));
+        Self { gates, gate, view, places, at: from }
+    }
+
+    /// Leaves out those before a byte.
+    pub(super) fn skip_to(&mut self, at: usize) {
+        self.at = self.at.max(at);
+    }
+
+    fn next_in(&self, place: &Place) -> Option<usize> {
+        let (gate, kinds) = (self.gate?, self.view.kinds);
+        let span = self.at.max(place.start)..place.end;
+        let bytes = self.view.text.as_bytes();
+        if gate.begins_words {
+            let mut words = kinds.words_from(span.start).iter();
+            let word = words.find(|word| word.at >= span.end || self.gates.allows(gate, word.quad));
+            return word.map(|word| word.at).filter(|at| *at < span.end);
+        }
+        let may_begin = |at: &usize| {
+            bytes.get(*at).is_some_and(|byte| gate.bytes.contains(*byte))
+                && !(gate.whole_word && kinds.cuts(*at))
+                && self.gates.allows(gate, quad(bytes, *at))
+        };
+        if gate.bytes.is_odd() {
+            kinds.odd.within(span).find(may_begin)
+        } else {
+            span.into_iter().find(may_begin)
+        }
+    }
+}
+
+impl Iterator for Starts<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        while let Some(place) = self.places.first() {
+            if let Some(start) = self.next_in(place) {
+                self.at = start + 1;
+                return Some(start);
+            }
+            self.places = self.places.get(1..).unwrap_or_default();
+        }
+        None
+    }
+}
