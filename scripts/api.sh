@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The admin API of a release build: the curls of docs/admin.md, run as they stand, and schemathesis over
-# the API's own description. The last line is `N passed, M failed`.
+# The admin API of a release build: the curls of docs/admin.md and docs/experiments.md, run as they stand, and
+# schemathesis over the API's own description. The last line is `N passed, M failed`.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -19,7 +19,8 @@ main() {
   trap 'exit 143' TERM
   start_servers
   passed=0 failed=0
-  check "the curls of docs/admin.md" run_page
+  check "the curls of docs/admin.md" run_page admin
+  check "the curls of docs/experiments.md" run_page experiments
   check "schemathesis" run_schemathesis
   echo "$passed passed, $failed failed"
   ((failed == 0))
@@ -35,7 +36,7 @@ install_schemathesis() {
 }
 
 start_servers() {
-  local simulator_port data_port
+  local simulator_port
   pick_port simulator_port
   pick_port data_port
   pick_port control_port
@@ -65,15 +66,16 @@ check() {
   fi
 }
 
-# Every line of the page's code, in one shell that stops at the first failure.
+# Every line of a page's code, in one shell that stops at the first failure.
 run_page() {
+  local page=$1
   {
     echo 'set -euo pipefail'
-    sed -n '/^```sh$/,/^```$/{/^```/d;p}' "$OLDPWD/docs/admin.md" |
-      sed "s|127.0.0.1:9090|127.0.0.1:$control_port|"
+    sed -n '/^```sh$/,/^```$/{/^```/d;p}' "$OLDPWD/docs/$page.md" |
+      sed "s|127.0.0.1:9090|127.0.0.1:$control_port|; s|127.0.0.1:8080|127.0.0.1:$data_port|"
   } >page.sh
-  if ! PATH="$dir:$PATH" bash page.sh >"$work/page.log" 2>&1; then
-    tail -n 5 "$work/page.log"
+  if ! PATH="$dir:$PATH" bash page.sh >"$work/$page.log" 2>&1; then
+    tail -n 5 "$work/$page.log"
     return 1
   fi
 }

@@ -2,6 +2,7 @@
 //! plane, and knows nothing of how requests are proxied.
 
 mod activation;
+mod assignment;
 mod audit;
 mod auth;
 mod backtest;
@@ -13,11 +14,15 @@ mod experiments;
 mod guardrails;
 mod health;
 mod json;
+mod lifecycle;
 mod lists;
 mod names;
 mod openapi;
 mod performance;
+mod planning;
 mod problem;
+mod promotion;
+mod reallocation;
 mod templates;
 mod tokens;
 mod try_out;
@@ -124,8 +129,13 @@ routes! {
     get "/ab-tests" experiments::list;
     post "/ab-tests" experiments::create;
     get "/ab-tests/{id}" experiments::read;
-    post "/ab-tests/{id}/start" experiments::start;
-    post "/ab-tests/{id}/stop" experiments::stop;
+    get "/ab-tests/{id}/assignment" assignment::explain;
+    post "/ab-tests/{id}/start" lifecycle::start;
+    post "/ab-tests/{id}/stop" lifecycle::stop;
+    post "/ab-tests/{id}/pause" lifecycle::pause;
+    post "/ab-tests/{id}/resume" lifecycle::resume;
+    post "/ab-tests/{id}/reallocate" reallocation::reallocate;
+    post "/ab-tests/{id}/promote" promotion::promote;
     get "/executions" executions::list;
     get "/executions/{id}" executions::read;
     get "/audit" audit::list;

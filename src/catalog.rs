@@ -9,6 +9,7 @@ mod compile;
 pub mod definitions;
 pub mod files;
 pub mod model_config;
+mod split;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Groups};
 use crate::guardrail::{Guardrails, RuleSet};
 use crate::template::Template;
 use crate::words::ids::{TemplateId, Tenant};
@@ -93,8 +94,10 @@ pub struct TenantCatalog {
 pub struct TemplateName {
     /// The version served when no experiment decides.
     pub active: Option<Served>,
-    /// The experiment running on this name.
+    /// The experiment that runs on this name, or is paused.
     pub experiment: Option<Running>,
+    /// The split its versions carry themselves: used while no experiment decides.
+    pub groups: Option<ByGroup>,
     versions: HashMap<u32, Slot>,
 }
 
@@ -103,6 +106,14 @@ pub struct TemplateName {
 pub struct Running {
     /// Decides the arm.
     pub experiment: Experiment,
+    arms: HashMap<TemplateId, Served>,
+}
+
+/// Groups with their versions.
+#[derive(Debug)]
+pub struct ByGroup {
+    /// Decides the group.
+    pub groups: Groups,
     arms: HashMap<TemplateId, Served>,
 }
 
@@ -192,6 +203,13 @@ impl TemplateName {
 
 impl Running {
     /// The version of an arm.
+    pub fn arm(&self, version: TemplateId) -> Option<&Served> {
+        self.arms.get(&version)
+    }
+}
+
+impl ByGroup {
+    /// The version of a group.
     pub fn arm(&self, version: TemplateId) -> Option<&Served> {
         self.arms.get(&version)
     }

@@ -3,9 +3,17 @@
 //! Assignment is a pure function of experiment, unit and time: it needs no store, is the same in
 //! every sidecar and can be recomputed in SQL. Knows nothing of templates, requests or statistics.
 
+mod allocation;
 mod assign;
+mod groups;
+mod reallocate;
 
-pub use assign::{BUCKETS, Purpose, bucket};
+pub use allocation::{Allocation, NotCovered, Range};
+pub use assign::{BUCKETS, HASH_VERSION, Purpose, bucket, canonical, hashed};
+pub use groups::{Group, Grouped, Groups};
+pub use reallocate::{Mode, Moves, Reallocated, Refused, Target};
+
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -58,18 +66,18 @@ fn is_unit_header(name: &str) -> bool {
     is_name && !CREDENTIALS.iter().any(|one| name.contains(one))
 }
 
-/// One arm with its half-open range of variant buckets.
+/// One arm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arm {
     /// `control`, `variant_a`, …
     pub key: String,
     /// The version this arm serves.
     pub template: TemplateId,
-    /// Its share in thousandths of a percent; 100 000 is everyone.
+    /// The share asked for, in thousandths of a percent; 100 000 is everyone.
     pub weight: u32,
 }
 
-/// A running experiment on one template name.
+/// An experiment that runs on one template name, or is paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Experiment {
     /// Its id.
@@ -80,8 +88,20 @@ pub struct Experiment {
     pub unit: Unit,
     /// How many of the buckets are enrolled, in thousandths of a percent.
     pub enrolled: u32,
+    /// As many were enrolled at some time: those above `enrolled` have left.
+    pub enrolled_most: u32,
     /// Arms in their stored order; weights add up to 100 000.
     pub arms: Vec<Arm>,
+    /// Which buckets belong to which arm.
+    pub allocation: Allocation,
+    /// Units whose arm is chosen by hand, by ordinal. They are not analysed.
+    pub forced: HashMap<String, usize>,
+    /// Units that never take part.
+    pub excluded: HashSet<String>,
+    /// Units that keep their arm whatever their bucket says, by ordinal.
+    pub pinned: HashMap<String, usize>,
+    /// While it is, nobody is assigned.
+    pub is_paused: bool,
     /// First instant, inclusive.
     pub start: Option<Timestamp>,
     /// Last instant, exclusive.
@@ -93,6 +113,12 @@ pub struct Experiment {
 pub enum Reason {
     /// Enrolled.
     Assigned,
+    /// Its arm was chosen by hand.
+    Forced,
+    /// Kept out by hand.
+    Excluded,
+    /// Paused.
+    Paused,
     /// Before the start.
     NotStarted,
     /// At or after the end.
@@ -101,6 +127,12 @@ pub enum Reason {
     NoUnit,
     /// The unit's enrolment bucket is not among the enrolled.
     NotEnrolled,
+    /// The same, but it was among the enrolled before.
+    Left,
+    /// No experiment decides, and it falls into a group of the template's own split.
+    Group,
+    /// No experiment decides, and it falls into no group that runs.
+    NoGroup,
 }
 
 impl Reason {
@@ -108,10 +140,16 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Assigned => "assigned",
+            Self::Forced => "forced",
+            Self::Excluded => "excluded",
+            Self::Paused => "paused",
             Self::NotStarted => "not_started",
             Self::Ended => "ended",
             Self::NoUnit => "no_unit",
             Self::NotEnrolled => "not_enrolled",
+            Self::Left => "left",
+            Self::Group => "group",
+            Self::NoGroup => "no_group",
         }
     }
 }
@@ -201,40 +239,62 @@ pub fn arms(versions: &[TemplateId], split: &[(String, f64)]) -> Result<Vec<Arm>
 }
 
 impl Experiment {
-    /// Decides for one unit at one instant. Order of checks: schedule, unit, enrolment, arm.
+    /// Whether it has a say now: it is paused, or its dates say so.
+    pub fn decides(&self, now: Timestamp) -> bool {
+        self.is_paused || self.schedule(now).is_none()
+    }
+
+    /// Decides for one unit at one instant. Order of checks: pause and schedule, forced, excluded,
+    /// unit, enrolment, arm.
     pub fn assign(&self, now: Timestamp, unit: Option<&str>) -> Assignment<'_> {
         let none =
             |reason| Assignment { arm: None, reason, enroll_bucket: None, variant_bucket: None };
-        if self.start.is_some_and(|start| now < start) {
-            return none(Reason::NotStarted);
+        if self.is_paused {
+            return none(Reason::Paused);
         }
-        if self.end.is_some_and(|end| now >= end) {
-            return none(Reason::Ended);
+        if let Some(reason) = self.schedule(now) {
+            return none(reason);
         }
-        let Some(unit) = unit.filter(|unit| (1..=256).contains(&unit.len())) else {
-            return none(Reason::NoUnit);
-        };
-        let unit = assign::canonical(unit);
+        let Some(unit) = assign::usable(unit) else { return none(Reason::NoUnit) };
+        if let Some(arm) = self.forced.get(unit.as_ref()).and_then(|arm| self.arms.get(*arm)) {
+            return Assignment { arm: Some(arm), ..none(Reason::Forced) };
+        }
+        if self.excluded.contains(unit.as_ref()) {
+            return none(Reason::Excluded);
+        }
         let enroll = bucket(Purpose::Enroll, &self.salt, &unit);
         if enroll >= self.enrolled {
-            let enroll_bucket = Some(enroll);
-            return Assignment { enroll_bucket, ..none(Reason::NotEnrolled) };
+            let reason =
+                if enroll < self.enrolled_most { Reason::Left } else { Reason::NotEnrolled };
+            return Assignment { enroll_bucket: Some(enroll), ..none(reason) };
         }
         let variant = bucket(Purpose::Variant, &self.salt, &unit);
+        let pinned = self.pinned.get(unit.as_ref()).copied();
+        let arm = pinned.or_else(|| self.allocation.arm(enroll, variant));
         Assignment {
-            arm: self.arm_of(variant),
+            arm: arm.and_then(|arm| self.arms.get(arm)),
             reason: Reason::Assigned,
             enroll_bucket: Some(enroll),
             variant_bucket: Some(variant),
         }
     }
 
-    fn arm_of(&self, variant: u32) -> Option<&Arm> {
-        let mut upper = 0;
-        self.arms.iter().find(|arm| {
-            upper += arm.weight;
-            variant < upper
-        })
+    /// Why its dates keep it from deciding.
+    fn schedule(&self, now: Timestamp) -> Option<Reason> {
+        if self.start.is_some_and(|start| now < start) {
+            return Some(Reason::NotStarted);
+        }
+        self.end.is_some_and(|end| now >= end).then_some(Reason::Ended)
+    }
+
+    /// The arms' shares as they were asked for.
+    pub fn weights(&self) -> Vec<u32> {
+        self.arms.iter().map(|arm| arm.weight).collect()
+    }
+
+    /// The arms' shares among those enrolled as they are, in thousandths of a percent.
+    pub fn shares(&self) -> Vec<u32> {
+        self.allocation.shares(self.enrolled, self.arms.len())
     }
 }
 

@@ -19,17 +19,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
-use crate::words::ids::Tenant;
+use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::telling::without_values;
 use audit::{AuditQuery, Chained, Head};
 use report::{Report, ReportQuery};
 
-pub use change::{Activation, Change, Done, Expect, Move};
+pub use change::{Activation, Change, Done, Expect, Move, Phase, Turn};
 pub use columns::Table;
 pub use migrations::{Migrated, MigrationState, Step};
 pub use pages::{BadCursor, Cursor, ExecutionQuery, NameCursor, Row, RowQuery};
@@ -111,6 +112,15 @@ impl Marks {
     }
 }
 
+/// A unit that was served an arm.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Exposure {
+    /// The unit as it was received.
+    pub unit: String,
+    /// The arm's key.
+    pub arm: String,
+}
+
 /// What every store can do.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
@@ -144,6 +154,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         name: &str,
         limit: u32,
     ) -> Result<Vec<Activation>, StoreError>;
+
+    /// The phases of an experiment, oldest first.
+    async fn phases(&self, experiment: ExperimentId) -> Result<Vec<Phase>, StoreError>;
+
+    /// Which unit was served which arm of an experiment, by the executions that count: at most `limit`.
+    async fn exposures(
+        &self,
+        experiment: ExperimentId,
+        limit: u32,
+    ) -> Result<Vec<Exposure>, StoreError>;
 
     /// Entries of the audit.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError>;

@@ -103,7 +103,20 @@ async fn who_is_not_enrolled_sees_the_active_version() {
         (json!({"enrollment_percentage": 28.404}), Some("user-7"), 2, "assigned"),
         (json!({"end_date": "2020-01-01T00:00:00Z"}), Some("user-7"), 4, "ended"),
         (json!({"start_date": "2199-01-01T00:00:00Z"}), Some("user-7"), 4, "not_started"),
-        (json!({"status": "paused"}), Some("user-7"), 4, ""),
+        (json!({"status": "paused"}), Some("user-7"), 4, "paused"),
+        (
+            json!({"assignment": {"forced_units": {"user-7": "control"}}}),
+            Some("user-7"),
+            1,
+            "forced",
+        ),
+        (json!({"assignment": {"excluded_units": ["user-7"]}}), Some("user-7"), 4, "excluded"),
+        (
+            json!({"enrollment_percentage": 20, "assignment": {"enrolled_most": 50}}),
+            Some("user-7"),
+            4,
+            "left",
+        ),
         (json!({"randomization_unit": "header:x-school"}), Some("user-7"), 4, "no_unit"),
     ] {
         let (_upstream, sidecar) = pair_with(&definitions(&extra)).await;
@@ -114,5 +127,100 @@ async fn who_is_not_enrolled_sees_the_active_version() {
         assert_eq!(answer.header("x-chaperone-template"), format!("t@{version}"), "{extra}");
         let row = &crate::recording::outbox_rows(&sidecar.data_dir(), 1).await[0];
         assert_eq!(row["assignment_reason"].as_str().unwrap_or_default(), reason);
+    }
+}
+
+/// Section 13.4: a clock that is ahead sees every date earlier.
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_with_clocks_two_seconds_apart_agree_outside_of_the_boundary() {
+    let skew = jiff::SignedDuration::from_secs(2);
+    let (start, length) =
+        (jiff::Timestamp::now() + skew + skew, jiff::SignedDuration::from_secs(4));
+    let dates = |start: jiff::Timestamp| json!({"start_date": start.to_string(), "end_date": (start + length).to_string()});
+    let (_one_upstream, right) = pair_with(&definitions(&dates(start))).await;
+    let (_other_upstream, ahead) = pair_with(&definitions(&dates(start - skew))).await;
+    let version = async |sidecar: &crate::harness::Sidecar, user: &str| {
+        let headers = [
+            ("x-chaperone-template", "t"),
+            ("x-chaperone-user", user),
+            ("x-chaperone-variables", r#"{"x":"1"}"#),
+        ];
+        sidecar.post(GENERATE, &headers, "{}").await.header("x-chaperone-template").to_owned()
+    };
+    let (mut agreed, mut running) = (0, 0);
+    while jiff::Timestamp::now() < start + length + skew {
+        let before = jiff::Timestamp::now();
+        let user = format!("user-{agreed}");
+        let (one, other) = (version(&right, &user).await, version(&ahead, &user).await);
+        let after = jiff::Timestamp::now();
+        let is_near = |date: jiff::Timestamp| after >= date - skew && before < date;
+        if !is_near(start) && !is_near(start + length) {
+            assert_eq!(one, other, "{user} at {before}");
+            agreed += 1;
+            running += usize::from(one != "t@4");
+        }
+    }
+    assert!(agreed > 100 && running > 20, "{agreed} {running}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_groups_of_versions_split_while_no_experiment_decides() {
+    let grouped = |extra: &Value| {
+        let mut all = definitions(extra);
+        for (place, group, percent) in [(1, "b", 30.0), (2, "a", 20.0)] {
+            let version = &mut all["templates"][place];
+            version["is_active"] = json!(true);
+            version["ab_test_group"] = json!(group);
+            version["traffic_percentage"] = json!(percent);
+        }
+        all
+    };
+    let salt = chaperone::words::digest::sha256_hex(b"default/t");
+    let salt = format!("groups-{}", &salt[..40]);
+    for (extra, groups_decide) in [
+        (json!({"status": "draft"}), true),
+        (json!({"status": "completed"}), true),
+        (json!({"end_date": "2020-01-01T00:00:00Z"}), true),
+        (json!({"start_date": "2199-01-01T00:00:00Z"}), true),
+        (json!({"status": "paused"}), false),
+        (json!({}), false),
+    ] {
+        let (_upstream, sidecar) = pair_with(&grouped(&extra)).await;
+        let mut expected = HashMap::new();
+        for number in 0..60 {
+            let user = format!("user-{number}");
+            let headers = [
+                ("x-chaperone-template", "t"),
+                ("x-chaperone-user", user.as_str()),
+                ("x-chaperone-variables", r#"{"x":"1"}"#),
+            ];
+            let answer = sidecar.post(GENERATE, &headers, "{}").await;
+            // In the order of the groups' names: a, then b.
+            let (version, group, reason) = match bucket(Purpose::Variant, &salt, &user) {
+                0..20_000 => (3, "a", "group"),
+                20_000..50_000 => (2, "b", "group"),
+                _ => (4, "", "no_group"),
+            };
+            if groups_decide {
+                assert_eq!(
+                    answer.header("x-chaperone-template"),
+                    format!("t@{version}"),
+                    "{extra}"
+                );
+                assert_eq!(answer.header("x-chaperone-arm"), group);
+                expected.insert(user, (group, reason));
+            } else {
+                assert!(!["a", "b"].contains(&answer.header("x-chaperone-arm")), "{extra}");
+            }
+        }
+        let rows = crate::recording::outbox_rows(&sidecar.data_dir(), 60).await;
+        for row in rows.iter().filter(|_| groups_decide) {
+            let (group, reason) = expected[row["user_id"].as_str().unwrap()];
+            assert_eq!(row["ab_test_group"].as_str().unwrap_or_default(), group);
+            assert_eq!(
+                (&row["assignment_reason"], &row["ab_test_experiment_id"]),
+                (&json!(reason), &Value::Null)
+            );
+        }
     }
 }

@@ -80,7 +80,7 @@ async fn four_sidecars_start_at_once_on_an_empty_database() {
     }
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
     let ran = database.count("select count(*) from chaperone_migrations").await;
-    assert_eq!(ran, 3, "every migration, once");
+    assert_eq!(ran, 4, "every migration, once");
     for (number, sidecar) in sidecars.iter().enumerate() {
         let new = json!({"name": format!("of-{number}"), "template_text": "x"});
         sidecar.must(201, "POST", "/templates", &new).await;
@@ -421,9 +421,16 @@ async fn this_binary_on_the_schema_of_the_one_before() {
     heals(&sidecar).await;
     let chain = sidecar.must(200, "GET", "/audit", &Value::Null).await["chain"].clone();
     assert_eq!((&chain["verified"], &chain["written"]), (&json!(true), &Value::Null), "{chain}");
+    let page = sidecar.must(200, "GET", "/templates?name=made-afterwards", &Value::Null).await;
+    let id = &page["items"][0]["id"];
+    let test = json!({"name": "early", "template_name": "made-afterwards", "control_template_id": id,
+        "variant_template_ids": [id], "traffic_split": {"control": 50, "variant_a": 50}});
+    is_told(&sidecar, "POST", "/ab-tests", Some(&test), "chaperone migrate up").await;
+    sidecar.must(200, "GET", "/ab-tests", &Value::Null).await;
     database.migrate().await;
     let chain = sidecar.must(200, "GET", "/audit", &Value::Null).await["chain"].clone();
     assert_eq!((&chain["verified"], &chain["written"]), (&json!(true), &json!(1)), "{chain}");
+    sidecar.must(201, "POST", "/ab-tests", &test).await;
     let calls = traffic.end().await;
     all_are_stored(&sidecar, &database, calls).await;
 

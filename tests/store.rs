@@ -8,10 +8,10 @@ use chaperone::catalog::files::seeds;
 use chaperone::execution::{Evaluation, Execution, Outcome, Violation};
 use chaperone::store::audit::{AuditQuery, Entry};
 use chaperone::store::{
-    Change, Cursor, ExecutionQuery, Expect, NameCursor, Row, RowQuery, Sqlite, Store, StoreError,
-    Table,
+    Change, Cursor, ExecutionQuery, Expect, Exposure, NameCursor, Phase, Row, RowQuery, Sqlite,
+    Store, StoreError, Table, Turn,
 };
-use chaperone::words::ids::{ExecutionId, TemplateId, Tenant};
+use chaperone::words::ids::{ExecutionId, ExperimentId, TemplateId, Tenant};
 use chaperone::words::money::PicoUsd;
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ async fn migrations_go_up_down_and_up() {
         assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
         assert!(matches!(store.revision().await, Err(StoreError::NotMigrated)));
         assert!(!store.migration_state().await.unwrap().is_current());
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3, 4]);
         assert!(
             store.migrate_up().await.unwrap().versions.is_empty(),
             "a second time does nothing"
@@ -86,9 +86,9 @@ async fn migrations_go_up_down_and_up() {
         assert!(store.migration_state().await.unwrap().is_current());
         store.insert_executions(&[execution(1), execution(2)]).await.unwrap();
         let down = store.migrate_down(0).await.unwrap();
-        assert_eq!((down.versions, down.archived), (vec![3, 2, 1], 2));
+        assert_eq!((down.versions, down.archived), (vec![4, 3, 2, 1], 2));
         assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3, 4]);
         assert!(
             store
                 .executions(&ExecutionQuery { limit: 9, ..ExecutionQuery::default() })
@@ -233,7 +233,7 @@ async fn a_migration_that_fails_leaves_no_trace() {
         assert!(matches!(failed, StoreError::Migration(_)), "{failed}");
         assert_eq!(store.migration_state().await.unwrap(), before, "{}", store.kind());
         execute("drop table prompt_audit_head").await;
-        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3], "{}", store.kind());
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3, 4], "{}", store.kind());
     }
 }
 
@@ -250,7 +250,7 @@ async fn four_starters_migrate_an_empty_database_once() {
     for starter in starters {
         ran += starter.await.unwrap();
     }
-    assert_eq!(ran, 3, "every migration, once");
+    assert_eq!(ran, 4, "every migration, once");
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
 }
 
@@ -470,8 +470,8 @@ async fn the_audit_holds_through_migrations() {
         let change = Change { audit: vec![entry("one"), entry("two")], ..Change::default() };
         store.commit(&change).await.unwrap();
         let seen = store.changed(None).await.unwrap().revision;
-        assert_eq!(store.migrate_down(1).await.unwrap().versions, [3, 2]);
-        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3]);
+        assert_eq!(store.migrate_down(1).await.unwrap().versions, [4, 3, 2]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3, 4]);
         let query = AuditQuery { after: Some(-1), limit: 9, ..AuditQuery::default() };
         let chain = store.audit(&query).await.unwrap();
         assert_eq!(chain.len(), 2, "{}", store.kind());
@@ -496,4 +496,149 @@ async fn the_audit_holds_through_migrations() {
         }
     })
     .await;
+}
+
+/// An experiment that runs on two versions, and they.
+fn running(name: &str) -> (ExperimentId, Definitions) {
+    let (control, variant) = (template(name, 1), template(name, 2));
+    let id = ExperimentId(uuid::Uuid::new_v4());
+    let experiment = serde_json::from_value(json!({
+        "id": id, "name": name, "template_name": name, "status": "active",
+        "control_template_id": control.id, "variant_template_ids": [variant.id],
+        "traffic_split": {"control": 50, "variant_a": 50}, "enrollment_percentage": 12.5,
+        "arms": [{"ordinal": 0, "key": "control"}], "start_date": "2026-11-23T20:00:00Z",
+        "assignment": {"phase": 2, "enrolled_most": 25.0, "forced_units": {"é": "control"}},
+    }));
+    let definitions = puts(&[&control, &variant]);
+    (id, Definitions { experiments: vec![Arc::new(experiment.unwrap())], ..definitions })
+}
+
+fn phase(experiment_id: ExperimentId, number: u32, mode: &str, second: i64) -> Phase {
+    Phase {
+        experiment_id,
+        phase: number,
+        mode: mode.to_owned(),
+        arms: json!([{"key": "control", "ranges": [{"enroll": [0, 100_000], "variant": [0, 7]}]}]),
+        enrollment_percentage: 12.5,
+        moved_percentage: (mode == "min_move").then_some(16.667),
+        salt: "demo-0001".to_owned(),
+        hash_version: 1,
+        actor: "ann".to_owned(),
+        reason: None,
+        started_at: jiff::Timestamp::from_second(second).unwrap(),
+        ended_at: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn phases_follow_each_other_and_outlive_their_schema() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let (id, definitions) = running("phased");
+        let turn = |at: i64, begins| Turn {
+            experiment: id,
+            at: jiff::Timestamp::from_second(at).unwrap(),
+            begins,
+        };
+        let change = Change {
+            puts: definitions,
+            turns: vec![
+                turn(10, Some(phase(id, 1, "start", 10))),
+                turn(20, Some(phase(id, 2, "min_move", 20))),
+                // Ends before it began: it never was.
+                turn(15, None),
+            ],
+            audit: vec![entry("phases")],
+            ..Change::default()
+        };
+        store.commit(&change).await.unwrap();
+        let ended =
+            |phase: Phase, at| Phase { ended_at: jiff::Timestamp::from_second(at).ok(), ..phase };
+        let expected =
+            [ended(phase(id, 1, "start", 10), 20), ended(phase(id, 2, "min_move", 20), 20)];
+        assert_eq!(store.phases(id).await.unwrap(), expected, "{}", store.kind());
+        let again = Change {
+            turns: vec![turn(30, Some(phase(id, 2, "pause", 30)))],
+            audit: vec![entry("x")],
+            ..Change::default()
+        };
+        assert!(store.commit(&again).await.is_err(), "a phase has one number");
+
+        // Down and up: what ran has a first phase, and what cannot be made again is kept.
+        assert_eq!(store.migrate_down(3).await.unwrap().versions, [4], "{}", store.kind());
+        store.migrate_up().await.unwrap();
+        let phases = store.phases(id).await.unwrap();
+        assert_eq!((phases.len(), phases[0].mode.as_str(), phases[0].ended_at), (1, "start", None));
+        assert_eq!(phases[0].salt, id.to_string(), "the experiment's own");
+        let read = store.changed(None).await.unwrap().definitions.experiments;
+        let beside = read[0].assignment.clone().unwrap();
+        assert_eq!((beside.phase, beside.enrolled_most.to_bits()), (1, 12.5_f64.to_bits()));
+        assert_eq!(read[0].design.clone().unwrap().target_sample_size, Some(5000));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_served_what_is_told_once_a_unit_and_without_hands() {
+    both(async |store| {
+        store.migrate_up().await.unwrap();
+        let (id, _) = running("exposed");
+        let served = |number: u32, unit: &str, reason: &str| Execution {
+            unit_key: Some(unit.to_owned()),
+            ab_test_group: Some("control".to_owned()),
+            ab_test_experiment_id: Some(id),
+            assignment_reason: Some(reason.to_owned()),
+            ..execution(number)
+        };
+        let rows = [
+            served(1, "a", "assigned"),
+            served(2, "a", "assigned"),
+            served(3, "qa", "forced"),
+            served(4, "b", "assigned"),
+            execution(5),
+        ];
+        store.insert_executions(&rows).await.unwrap();
+        let mut told = store.exposures(id, 9).await.unwrap();
+        told.sort_by(|one, other| one.unit.cmp(&other.unit));
+        let exposure = |unit: &str| Exposure { unit: unit.to_owned(), arm: "control".to_owned() };
+        assert_eq!(told, [exposure("a"), exposure("b")], "{}", store.kind());
+        assert_eq!(store.exposures(id, 1).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_an_arm_cannot_be_deleted() {
+    let (directory, database) = (TempDir::new(), Database::new().await);
+    let (sqlite, postgres) = (Sqlite::new(directory.path()).unwrap(), database.store());
+    for store in [&sqlite as &dyn Store, &postgres] {
+        store.migrate_up().await.unwrap();
+        let (_, definitions) = running("held");
+        let spare = template("held", 3);
+        let mut all = definitions.clone();
+        all.templates.push(Arc::new(spare.clone()));
+        store
+            .commit(&Change { puts: all, audit: vec![entry("x")], ..Change::default() })
+            .await
+            .unwrap();
+        for (version, is_kept) in
+            definitions.templates.iter().map(|one| (one.id, true)).chain([(spare.id, false)])
+        {
+            let delete = format!("delete from prompt_templates where id = '{version}'");
+            if store.kind() == "sqlite" {
+                let file =
+                    rusqlite::Connection::open(directory.path().join("chaperone.db")).unwrap();
+                file.execute_batch("pragma foreign_keys = on").unwrap();
+                assert_eq!(file.execute_batch(&delete).is_err(), is_kept);
+            } else {
+                let tried = format!(
+                    "do $$ begin {delete}; exception when integrity_constraint_violation or restrict_violation
+                        or foreign_key_violation then null; end $$"
+                );
+                database.execute(&tried).await;
+            }
+            let still = row(store, version.0).await.is_some();
+            assert_eq!(still, is_kept, "{}", store.kind());
+        }
+    }
 }

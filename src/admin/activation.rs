@@ -182,6 +182,24 @@ pub(super) async fn activate(
     templates::answer(&admin, &tenant, &made).await
 }
 
+/// The plan that makes a version active which has been in force as an arm; `None` if it is active.
+pub(super) async fn promoted(
+    admin: &Admin,
+    call: &Call,
+    (tenant, id): (&Tenant, TemplateId),
+    reason: Option<String>,
+) -> Result<Option<Plan>, Problem> {
+    let wanted = Held::read(row(admin, Table::Templates, tenant, id.0).await?)?;
+    fit(&wanted, check::works)?;
+    let from = active(admin, tenant, &wanted.definition.name).await?;
+    if from.as_ref().is_some_and(|from| from.id() == id.0) {
+        return Ok(None);
+    }
+    let restores = from.as_ref().map(|from| from.definition.id);
+    let pointer = Pointer { call, tenant, action: Move::Activate, reason };
+    Ok(pointer.plan(from, Some(wanted), restores))
+}
+
 /// A version that is no longer active, and who answers instead.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Deactivated {

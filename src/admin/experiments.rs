@@ -1,31 +1,38 @@
-//! A/B tests: defined, listed, started, stopped.
+//! A/B tests: drafted, listed, read.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Admin;
-use super::activation::Why;
 use super::call::{self, Call, Id, Params, Whose};
 use super::names::Check;
+use super::planning::{self, SizePlan};
 use super::problem::Problem;
 use super::templates::{after, next_cursor, tagged, unreadable};
 use super::write::{Made, Plan, etag, expect, row, shown};
 use crate::catalog::check;
-use crate::catalog::definitions::{Definitions, ExperimentDefinition, Status, TemplateDefinition};
-use crate::store::{Change, Expect, Row, RowQuery, Table};
+use crate::catalog::definitions::{
+    Definitions, Design, Exceptions, ExperimentDefinition, Status, TemplateDefinition,
+};
+use crate::experiment::Experiment;
+use crate::store::{Change, Expect, Phase, Row, RowQuery, Table};
 use crate::words::clock;
 use crate::words::ids::{ExperimentId, TemplateId, Tenant};
 
-const COLLECTION: &str = "/ab-tests";
+pub(super) const COLLECTION: &str = "/ab-tests";
 const OBJECT: &str = "experiment";
 const METRICS: [&str; 4] = ["response_time", "success_rate", "cost", "custom"];
 const VARIANTS_MAX: usize = 20;
+/// Every sidecar holds these in memory.
+const BY_HAND_MAX: usize = 1_000;
 
 /// An experiment.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -58,7 +65,23 @@ pub(super) struct ExperimentBody {
     primary_metric: Option<Value>,
     secondary_metrics: Value,
     results: Option<Value>,
+    /// Set by `promote`, and by nothing else.
     winner_template_id: Option<Uuid>,
+    /// `phase`, `enrolled_most`, `forced_units`, `excluded_units`, `pinned_units`.
+    #[schema(value_type = Option<Object>)]
+    assignment: Option<Exceptions>,
+    /// By what it is analysed: `alpha`, `baseline`, `target_sample_size`, `hash_version`; frozen since
+    /// `frozen_at`.
+    #[schema(value_type = Option<Object>)]
+    design: Option<Design>,
+    /// Whether it decides arms at this moment: it is active, and its dates say so.
+    #[serde(default)]
+    runs: bool,
+    /// What its size can show.
+    plan: Option<SizePlan>,
+    /// Stretches of time in which the split stood still, oldest first; null in lists.
+    #[schema(value_type = Option<Vec<Object>>)]
+    phases: Option<Vec<Phase>>,
     statistical_significance: Option<f64>,
     created_by: Option<String>,
     #[schema(value_type = String, format = DateTime)]
@@ -128,7 +151,21 @@ pub(super) async fn list(
 }
 
 fn body(row: Row) -> Result<ExperimentBody, Problem> {
-    serde_json::from_value(Value::Object(row.columns)).map_err(unreadable)
+    let definition: ExperimentDefinition = row.definition(Table::Experiments)?;
+    let mut body: ExperimentBody =
+        serde_json::from_value(Value::Object(row.columns)).map_err(unreadable)?;
+    let decides = |one: Experiment| !one.is_paused && one.decides(clock::now());
+    body.runs =
+        definition.status == Status::Active && check::experiment(&definition).is_ok_and(decides);
+    body.plan = planning::plan(&definition);
+    Ok(body)
+}
+
+/// With its phases.
+async fn whole(admin: &Admin, row: Row) -> Result<ExperimentBody, Problem> {
+    let mut body = body(row)?;
+    body.phases = Some(admin.store.phases(ExperimentId(body.id)).await?);
+    Ok(body)
 }
 
 #[utoipa::path(get, path = "/ab-tests/{id}", params(("id" = Uuid, Path), Whose),
@@ -140,7 +177,8 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
-    Ok(tagged(&headers, &etag(&row), &body(row)?))
+    let tag = etag(&row);
+    Ok(tagged(&headers, &tag, &whole(&admin, row).await?))
 }
 
 /// A new experiment: a draft, until it is started.
@@ -175,6 +213,15 @@ pub(super) struct NewExperiment {
     /// `response_time`, `success_rate`, `cost` or `custom`, or an object with such a `name`.
     primary_metric: Option<Value>,
     secondary_metrics: Option<Vec<Value>>,
+    /// False positives that are put up with: above 0, at most 0.5; 0.05 unless told otherwise.
+    alpha: Option<f64>,
+    /// The success rate that is expected of control, from 0 to 1, for planning; 0.95 unless told otherwise.
+    baseline: Option<f64>,
+    /// Units whose arm is chosen by hand, for testers: `{"anna": "variant_a"}`. They are not analysed.
+    #[schema(value_type = Option<Object>)]
+    forced_units: Option<BTreeMap<String, String>>,
+    /// Units that never take part.
+    excluded_units: Option<BTreeSet<String>>,
     /// Why, for the audit.
     reason: Option<String>,
 }
@@ -194,6 +241,13 @@ impl NewExperiment {
         if self.start_date.zip(self.end_date).is_some_and(|(start, end)| end <= start) {
             check.refuse("end_date", "must be later than start_date");
         }
+        if self.alpha.is_some_and(|alpha| !(alpha > 0.0 && alpha <= 0.5)) {
+            check.refuse("alpha", "must be above 0 and at most 0.5");
+        }
+        if self.baseline.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            check.refuse("baseline", "must be from 0 to 1");
+        }
+        self.check_units(&mut check);
         for (field, metric) in
             self.primary_metric.iter().map(|metric| ("primary_metric", metric)).chain(
                 self.secondary_metrics.iter().flatten().map(|one| ("secondary_metrics", one)),
@@ -208,7 +262,28 @@ impl NewExperiment {
         check.done()
     }
 
+    fn check_units(&self, check: &mut Check) {
+        let forced = self.forced_units.iter().flatten().map(|(unit, _)| ("forced_units", unit));
+        let excluded = self.excluded_units.iter().flatten().map(|unit| ("excluded_units", unit));
+        let all: Vec<_> = forced.chain(excluded).collect();
+        if all.len() > BY_HAND_MAX {
+            let detail = format!("at most {BY_HAND_MAX} units with excluded_units");
+            check.refuse("forced_units", detail);
+        }
+        for (field, unit) in all {
+            if !(1..=256).contains(&unit.len()) {
+                check.refuse(field, "units have 1 to 256 bytes");
+            }
+        }
+    }
+
     fn definition(self, tenant: &Tenant, author: &str) -> ExperimentDefinition {
+        let design = Design { alpha: self.alpha, baseline: self.baseline, ..Design::default() };
+        let assignment = Exceptions {
+            forced_units: self.forced_units.unwrap_or_default(),
+            excluded_units: self.excluded_units.unwrap_or_default(),
+            ..Exceptions::default()
+        };
         let now = clock::now_micros();
         ExperimentDefinition {
             id: ExperimentId::new(),
@@ -231,6 +306,8 @@ impl NewExperiment {
             primary_metric: self.primary_metric,
             secondary_metrics: Value::Array(self.secondary_metrics.unwrap_or_default()),
             winner_template_id: None,
+            assignment: Some(assignment),
+            design: Some(design),
             created_by: Some(author.to_owned()),
             created_at: Some(now),
             updated_by: Some(author.to_owned()),
@@ -249,34 +326,23 @@ pub(super) async fn create(State(admin): State<Admin>, call: Call) -> Result<Res
         .make(&admin, async || {
             let reason = new.reason.clone();
             let mut definition = new.clone().definition(&tenant, &call.caller.name);
-            definition.arms = Some(arms(&definition)?);
-            versions(&admin, &definition).await?;
+            let experiment = check::experiment(&definition).map_err(Problem::unprocessable)?;
+            definition.arms = Some(check::arms(&experiment));
+            let mut check = Check::default();
+            versions(&admin, &definition, &mut check).await?;
+            check.done()?;
             Ok(put(&call, (None, None), definition, ("experiment.create", reason)))
         })
         .await?;
     answer(&admin, &tenant, &made).await
 }
 
-/// The arms with their order written down: the keys of a JSON object have none.
-fn arms(definition: &ExperimentDefinition) -> Result<Value, Problem> {
-    let experiment = check::experiment(definition).map_err(Problem::unprocessable)?;
-    let arms = experiment.arms.iter().enumerate().map(|(ordinal, arm)| {
-        json!({
-            "ordinal": ordinal,
-            "key": arm.key,
-            "template_id": arm.template,
-            "weight_millipercent": arm.weight,
-        })
-    });
-    Ok(arms.collect())
-}
-
-/// The versions of the arms: each must be there, of the template's name, and work.
-async fn versions(
+/// The versions of the arms: each must be there, and of the template's name.
+pub(super) async fn versions(
     admin: &Admin,
     definition: &ExperimentDefinition,
+    check: &mut Check,
 ) -> Result<Vec<TemplateDefinition>, Problem> {
-    let mut check = Check::default();
     let mut found = Vec::new();
     let variants = definition.variant_template_ids.iter().enumerate();
     let fields =
@@ -296,11 +362,11 @@ async fn versions(
             }
         }
     }
-    check.done()?;
     Ok(found)
 }
 
-fn put(
+/// The plan that makes an experiment, or changes the one of a row.
+pub(super) fn put(
     call: &Call,
     (row, old): (Option<&Row>, Option<&ExperimentDefinition>),
     mut new: ExperimentDefinition,
@@ -321,137 +387,12 @@ fn put(
     Plan { change, object: id, status }
 }
 
-#[utoipa::path(post, path = "/ab-tests/{id}/start", params(("id" = Uuid, Path), Whose), request_body = Why,
-    responses((status = 200, body = ExperimentBody)))]
-pub(super) async fn start(
-    State(admin): State<Admin>,
-    Id(id): Id,
-    Params(whose): Params<Whose>,
-    call: Call,
+pub(super) async fn answer(
+    admin: &Admin,
+    tenant: &Tenant,
+    made: &Made,
 ) -> Result<Response, Problem> {
-    let (tenant, why) = (whose.tenant()?, Why::read(&call)?);
-    let made = call
-        .make(&admin, async || {
-            let row = row(&admin, Table::Experiments, &tenant, id).await?;
-            call.check(&etag(&row))?;
-            let old: ExperimentDefinition = row.definition(Table::Experiments)?;
-            match old.status {
-                Status::Active => return Ok(Plan::nothing(id)),
-                Status::Completed => {
-                    return Err(Problem::conflict(
-                        "a completed experiment cannot be started again",
-                    ));
-                }
-                Status::Draft | Status::Paused => {}
-            }
-            let now = clock::now_micros();
-            if old.end_date.is_some_and(|end| end <= now) {
-                return Err(Problem::conflict("its end_date has passed"));
-            }
-            runnable(&admin, &old).await?;
-            let mut new = old.clone();
-            new.status = Status::Active;
-            new.start_date = old.start_date.or(Some(now));
-            new.arms = Some(arms(&new)?);
-            Ok(put(&call, (Some(&row), Some(&old)), new, ("experiment.start", why.reason.clone())))
-        })
-        .await?;
-    answer(&admin, &tenant, &made).await
-}
-
-/// That all arms can serve the calls that come, and nothing else decides on this template.
-async fn runnable(admin: &Admin, definition: &ExperimentDefinition) -> Result<(), Problem> {
-    let other = RowQuery {
-        state: Some("active".to_owned()),
-        group: Some(definition.template_name.clone()),
-        ..RowQuery::of(Table::Experiments, &definition.tenant_id)
-    };
-    if let Some(other) = admin.store.rows(&other).await?.first() {
-        let name = other.columns.get("name").and_then(Value::as_str).unwrap_or_default();
-        return Err(Problem::conflict(format!(
-            "experiment {name:?} is active on {:?}; stop it first",
-            definition.template_name
-        )));
-    }
-    let catalog = admin.refresher.current().load();
-    let named = catalog
-        .tenant(&definition.tenant_id)
-        .and_then(|one| one.template(&definition.template_name));
-    if named.is_none_or(|name| name.active.is_none()) {
-        return Err(Problem::conflict(format!(
-            "{:?} has no active version, which serves whoever does not take part; activate one first",
-            definition.template_name
-        )));
-    }
-    let mut samples = None;
-    for version in versions(admin, definition).await? {
-        let shown = format!("{}@{}", version.name, version.version);
-        // One that serves already has been let in, by the rules of its day.
-        let fit = if version.is_active { check::works } else { check::template };
-        let compiled = fit(&version)
-            .map_err(|why| Problem::conflict(format!("{shown} does not work: {why}")))?;
-        let declared = compiled.template.variables();
-        let samples = samples.get_or_insert_with(|| check::samples(declared));
-        if compiled.template.render(samples).is_err() {
-            return Err(Problem::conflict(format!(
-                "{shown} cannot be rendered with the variables of the control"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Why an experiment is stopped.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Stop {
-    /// At most 1,000 characters.
-    reason: String,
-}
-
-#[utoipa::path(post, path = "/ab-tests/{id}/stop", params(("id" = Uuid, Path), Whose), request_body = Stop,
-    responses((status = 200, body = ExperimentBody)))]
-pub(super) async fn stop(
-    State(admin): State<Admin>,
-    Id(id): Id,
-    Params(whose): Params<Whose>,
-    call: Call,
-) -> Result<Response, Problem> {
-    let (tenant, stop): (Tenant, Stop) = (whose.tenant()?, call.body()?);
-    let mut check = Check::default();
-    check.reason(Some(&stop.reason));
-    if stop.reason.trim().is_empty() {
-        check.refuse("reason", "must say why");
-    }
-    check.done()?;
-    let made = call
-        .make(&admin, async || {
-            let row = row(&admin, Table::Experiments, &tenant, id).await?;
-            call.check(&etag(&row))?;
-            let old: ExperimentDefinition = row.definition(Table::Experiments)?;
-            match old.status {
-                Status::Completed => return Ok(Plan::nothing(id)),
-                Status::Draft => {
-                    return Err(Problem::conflict("it was never started, so it cannot be stopped"));
-                }
-                Status::Active | Status::Paused => {}
-            }
-            let now = clock::now_micros();
-            let mut new = old.clone();
-            new.status = Status::Completed;
-            // One that was to begin later never ran; its end may not lie before its beginning.
-            if old.start_date.is_some_and(|start| start < now) {
-                new.end_date = Some(old.end_date.map_or(now, |end| end.min(now)));
-            }
-            let why = ("experiment.stop", Some(stop.reason.clone()));
-            Ok(put(&call, (Some(&row), Some(&old)), new, why))
-        })
-        .await?;
-    answer(&admin, &tenant, &made).await
-}
-
-async fn answer(admin: &Admin, tenant: &Tenant, made: &Made) -> Result<Response, Problem> {
     let row = row(admin, Table::Experiments, tenant, made.object).await?;
     let tag = etag(&row);
-    Ok(made.answer(&body(row)?, &tag, COLLECTION))
+    Ok(made.answer(&whole(admin, row).await?, &tag, COLLECTION))
 }

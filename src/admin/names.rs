@@ -68,12 +68,21 @@ impl Check {
 
     /// Refuses if anything is wrong, with the whole list.
     pub(super) fn done(self) -> Result<(), Problem> {
+        self.refusal(Problem::unprocessable)
+    }
+
+    /// The same where the body is right, but things do not stand so that it could be done.
+    pub(super) fn done_as_things_stand(self) -> Result<(), Problem> {
+        self.refusal(Problem::conflict)
+    }
+
+    fn refusal(self, problem: impl FnOnce(String) -> Problem) -> Result<(), Problem> {
         if self.0.is_empty() {
             return Ok(());
         }
         let all: Vec<String> =
             self.0.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
-        Err(Problem::unprocessable(all.join("; ")).with(self.0))
+        Err(problem(all.join("; ")).with(self.0))
     }
 }
 

@@ -47,7 +47,13 @@ pub fn works(definition: &TemplateDefinition) -> Result<Version, String> {
 
 /// What would decide the arms of an experiment, or why nothing can.
 pub fn experiment(definition: &ExperimentDefinition) -> Result<Experiment, String> {
-    super::compile::experiment(definition)
+    super::split::experiment(definition)
+}
+
+/// The arms of an experiment: `ordinal`, `key`, `template_id`, `weight_millipercent` (the share among
+/// those enrolled) and `ranges` of buckets.
+pub fn arms(experiment: &Experiment) -> Value {
+    super::split::described(experiment)
 }
 
 /// A value for each variable that fits its declaration.

@@ -7,11 +7,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::definitions::{
-    Definitions, ExperimentDefinition, GuardrailDefinition, Status, Target, TemplateDefinition,
+    Definitions, ExperimentDefinition, GuardrailDefinition, Target, TemplateDefinition,
 };
 use super::model_config::ModelConfig;
-use super::{Catalog, Running, Scope, Slot, Source, TemplateName, TenantCatalog, Tier, Version};
-use crate::experiment::{self, Experiment, Unit};
+use super::{Catalog, Scope, Slot, Source, TemplateName, TenantCatalog, Tier, Version, split};
 use crate::guardrail::{Direction, Guardrails, Inspects, Rule};
 use crate::template::variables::declared;
 use crate::template::{Message, Role, Template};
@@ -133,11 +132,10 @@ impl Parts<'_> {
             }
         };
         let mut scopes = Scopes::new(&guardrails);
-        let running: Vec<_> =
-            self.experiments.into_iter().filter(|one| one.status == Status::Active).collect();
+        let running = split::running(self.experiments);
         // Names that more than their versions have a say in.
         let special: HashSet<&str> = running
-            .iter()
+            .clone()
             .map(|one| one.template_name.as_str())
             .chain(self.lesser.iter().map(|(_, one)| one.name.as_str()))
             .collect();
@@ -159,7 +157,7 @@ impl Parts<'_> {
             templates.entry(&definition.name).or_default().fall_back(slot);
         }
         for definition in running {
-            attach(&mut templates, definition)
+            split::attach(&mut templates, definition)
                 .map_err(|why| refuse(format!("experiment {}", definition.name), why))?;
         }
         kept.extend(templates.into_iter().map(|(name, all)| (name.to_owned(), Arc::new(all))));
@@ -212,6 +210,8 @@ impl TemplateName {
             }
             name.versions.insert(definition.version, slot);
         }
+        name.groups =
+            split::groups(&name).map_err(|(version, why)| (format!("template {version}"), why))?;
         Ok(name)
     }
 
@@ -292,31 +292,6 @@ impl<'g> Scopes<'g> {
     }
 }
 
-fn attach(
-    templates: &mut HashMap<&str, TemplateName>,
-    definition: &ExperimentDefinition,
-) -> Result<(), String> {
-    let experiment = experiment(definition)?;
-    let name = templates
-        .get_mut(definition.template_name.as_str())
-        .ok_or_else(|| format!("there is no template {:?}", definition.template_name))?;
-    let mut arms = HashMap::new();
-    for arm in &experiment.arms {
-        let slot = name.versions.values().find(|slot| slot.definition.id == arm.template);
-        let served = slot.and_then(|slot| slot.serve().ok()).ok_or_else(|| {
-            format!(
-                "arm {} needs version {}, which is not a working version of {:?}",
-                arm.key, arm.template, definition.template_name
-            )
-        })?;
-        arms.insert(arm.template, served);
-    }
-    match name.experiment.replace(Running { experiment, arms }) {
-        Some(_) => Err("a second active experiment on this template".to_owned()),
-        None => Ok(()),
-    }
-}
-
 fn scope(guardrails: &Guardrails, template: Option<(&str, Option<&str>)>) -> Scope {
     let select = |direction, inspects| Arc::new(guardrails.select(direction, inspects, template));
     Scope {
@@ -371,30 +346,4 @@ fn messages(definition: &TemplateDefinition) -> Result<Vec<Message>, String> {
             Ok(vec![Message { role, text: definition.template_text.clone() }])
         }
     }
-}
-
-/// What decides the arms of a definition.
-pub(super) fn experiment(definition: &ExperimentDefinition) -> Result<Experiment, String> {
-    let mut versions = vec![definition.control_template_id];
-    versions.extend(&definition.variant_template_ids);
-    let split = definition
-        .traffic_split
-        .iter()
-        .map(|(key, weight)| {
-            Ok((key.clone(), weight.as_f64().ok_or("traffic_split must hold numbers")?))
-        })
-        .collect::<Result<Vec<_>, String>>()?;
-    let unit = Unit::read(&definition.randomization_unit)
-        .ok_or("randomization_unit must be user, conversation, request or header:NAME, and no header that holds a key or token")?;
-    let enrolled = experiment::millipercent(definition.enrollment_percentage)
-        .ok_or("enrollment_percentage must be from 0 to 100 with at most 3 decimals")?;
-    Ok(Experiment {
-        id: definition.id,
-        salt: definition.salt.clone().unwrap_or_else(|| definition.id.to_string()),
-        unit,
-        enrolled,
-        arms: experiment::arms(&versions, &split).map_err(|error| error.to_string())?,
-        start: definition.start_date,
-        end: definition.end_date,
-    })
 }

@@ -1,7 +1,7 @@
 //! Templates, guardrails and experiments as their authors define them: the rows of the tables, the
 //! contents of the files, the body of the snapshot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -171,10 +171,72 @@ pub struct ExperimentDefinition {
     #[serde(default = "nothing")]
     pub secondary_metrics: Value,
     pub winner_template_id: Option<TemplateId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<Exceptions>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub design: Option<Design>,
     pub created_by: Option<String>,
     pub created_at: Option<Timestamp>,
     pub updated_by: Option<String>,
     pub updated_at: Option<Timestamp>,
+}
+
+/// What decides beside the hash, and where the split stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Exceptions {
+    /// Of the split in force, as in `ab_test_phases`; 0 before the start.
+    pub phase: u32,
+    /// The most that was ever enrolled, in percent: who is above `enrollment_percentage` has left.
+    pub enrolled_most: f64,
+    /// Units with an arm chosen by hand.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub forced_units: BTreeMap<String, String>,
+    /// Units that never take part.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub excluded_units: BTreeSet<String>,
+    /// Units that keep the arm they were served before a sticky reallocation.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pinned_units: BTreeMap<String, String>,
+}
+
+/// By what an experiment is analysed: what its author chose, completed and frozen by its start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Design {
+    /// False positives that are put up with; 0.05 unless told otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// The success rate expected of control, for planning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<f64>,
+    /// N* of the sequential analysis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_sample_size: Option<u32>,
+    /// By which units are hashed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_version: Option<u32>,
+    /// From here on nothing of this changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_at: Option<Timestamp>,
+}
+
+impl Exceptions {
+    /// What an author chose, without what happened since.
+    #[must_use]
+    pub fn by_hand(&self) -> Self {
+        let Self { forced_units, excluded_units, .. } = self.clone();
+        Self { forced_units, excluded_units, ..Self::default() }
+    }
+}
+
+impl Design {
+    /// What an author chose, without what a start froze.
+    #[must_use]
+    pub fn chosen(&self) -> Self {
+        let Self { alpha, baseline, .. } = self.clone();
+        Self { alpha, baseline, ..Self::default() }
+    }
 }
 
 fn nothing() -> Value {

@@ -10,12 +10,13 @@ use uuid::Uuid;
 use super::{say, settings};
 use crate::app;
 use crate::catalog::definitions::{
-    Definition, Definitions, ExperimentDefinition, GuardrailDefinition, Status, TemplateDefinition,
+    Definition, Definitions, Design, Exceptions, ExperimentDefinition, GuardrailDefinition, Status,
+    TemplateDefinition,
 };
 use crate::catalog::{Catalog, Source, check};
 use crate::store::audit::Entry;
 use crate::store::sources::from_directory;
-use crate::store::{Activation, Change, Expect, Move, RowQuery, Store, Table};
+use crate::store::{Activation, Change, Expect, Move, Phase, RowQuery, Store, Table, Turn};
 use crate::words::clock;
 
 const ACTOR: &str = "command line";
@@ -253,11 +254,49 @@ impl Import<'_> {
                 }
                 new.status = Status::Draft;
             }
+            self.begin(&mut new)?;
             (new.updated_by, new.updated_at) = (Some(ACTOR.to_owned()), Some(clock::now_micros()));
             new.created_at = new.created_at.or(new.updated_at);
             self.note("experiment.import", there.map(Arc::as_ref), &new);
             self.puts.experiments.push(Arc::new(new));
         }
+        Ok(())
+    }
+
+    /// What happened to it elsewhere did not happen here: a draft is as its author made it, and one that is
+    /// started has its first phase.
+    fn begin(&mut self, new: &mut ExperimentDefinition) -> anyhow::Result<()> {
+        let at = clock::now_micros();
+        if new.status == Status::Draft {
+            new.arms = None;
+            new.assignment = new.assignment.as_ref().map(Exceptions::by_hand);
+            new.design = new.design.as_ref().map(Design::chosen);
+            return Ok(());
+        }
+        if new.status == Status::Completed {
+            return Ok(());
+        }
+        let experiment = check::experiment(new)
+            .map_err(|why| anyhow::anyhow!("experiment {}: {why}", new.name))?;
+        let arms = check::arms(&experiment);
+        let beside = new.assignment.get_or_insert_default();
+        beside.phase = beside.phase.max(1);
+        let phase = Phase {
+            experiment_id: new.id,
+            phase: beside.phase,
+            mode: if new.status == Status::Paused { "pause" } else { "start" }.to_owned(),
+            arms: arms.clone(),
+            enrollment_percentage: new.enrollment_percentage,
+            moved_percentage: None,
+            salt: experiment.salt,
+            hash_version: new.hash_version,
+            actor: ACTOR.to_owned(),
+            reason: Some("imported".to_owned()),
+            started_at: at,
+            ended_at: None,
+        };
+        new.arms = Some(arms);
+        self.change.turns.push(Turn { experiment: new.id, at, begins: Some(phase) });
         Ok(())
     }
 
@@ -335,6 +374,8 @@ fn set_up(one: &ExperimentDefinition) -> ExperimentDefinition {
         start_date: None,
         end_date: None,
         winner_template_id: None,
+        assignment: one.assignment.as_ref().map(Exceptions::by_hand),
+        design: one.design.as_ref().map(Design::chosen),
         created_by: None,
         created_at: None,
         updated_by: None,

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::exchange::Exchange;
 use super::identify::{Identified, TemplateRef, header_unit, short};
 use super::refusal::{Kind, Refusal};
-use crate::catalog::{Running, Scope, Served, Version};
+use crate::catalog::{ByGroup, Running, Scope, Served, TemplateName, Version};
 use crate::experiment::Unit;
 use crate::words::clock;
 
@@ -60,13 +62,34 @@ fn version(
             None => Err(missing(format!("template {shown:?} has no version {number}"))),
         };
     }
-    let arm = name.experiment.as_ref().and_then(|running| arm(identified, running, exchange));
-    arm.or_else(|| name.active.clone())
+    decided(identified, name, exchange)
+        .or_else(|| name.active.clone())
         .ok_or_else(|| missing(format!("template {shown:?} has no active version")))
 }
 
+/// What a split says: the experiment's while it decides, else the one the versions carry themselves.
+fn decided(
+    identified: &Identified,
+    name: &TemplateName,
+    exchange: &mut Exchange,
+) -> Option<Served> {
+    let now = exchange.fact(|execution| execution.created_at).unwrap_or_else(clock::now);
+    match (&name.experiment, &name.groups) {
+        (Some(running), groups) if groups.is_none() || running.experiment.decides(now) => {
+            arm(identified, running, now, exchange)
+        }
+        (_, Some(groups)) => group(identified, groups, now, exchange),
+        (_, None) => None,
+    }
+}
+
 /// The version of the arm this call's unit belongs to, with the decision noted.
-fn arm(identified: &Identified, running: &Running, exchange: &mut Exchange) -> Option<Served> {
+fn arm(
+    identified: &Identified,
+    running: &Running,
+    now: Timestamp,
+    exchange: &mut Exchange,
+) -> Option<Served> {
     let experiment = &running.experiment;
     let unit = match &experiment.unit {
         Unit::User => identified.user.clone(),
@@ -74,7 +97,6 @@ fn arm(identified: &Identified, running: &Running, exchange: &mut Exchange) -> O
         Unit::Request => exchange.fact(|execution| execution.request_id.clone()),
         Unit::Header(header) => header_unit(&identified.arrived.head.headers, header),
     };
-    let now = exchange.fact(|execution| execution.created_at).unwrap_or_else(clock::now);
     let assignment = experiment.assign(now, unit.as_deref());
     exchange.note(|execution| {
         execution.unit_key = unit;
@@ -87,4 +109,22 @@ fn arm(identified: &Identified, running: &Running, exchange: &mut Exchange) -> O
         }
     });
     running.arm(assignment.arm?.template).cloned()
+}
+
+/// The version of the group this call's user falls into, with the decision noted.
+fn group(
+    identified: &Identified,
+    by_group: &ByGroup,
+    now: Timestamp,
+    exchange: &mut Exchange,
+) -> Option<Served> {
+    let unit = identified.user.clone();
+    let grouped = by_group.groups.assign(now, unit.as_deref());
+    exchange.note(|execution| {
+        execution.unit_key = unit;
+        execution.assignment_reason = Some(grouped.reason.name().to_owned());
+        execution.variant_bucket = grouped.variant_bucket;
+        execution.ab_test_group = grouped.group.map(|group| group.name.clone());
+    });
+    by_group.arm(grouped.group?.template).cloned()
 }

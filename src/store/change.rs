@@ -3,12 +3,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::Table;
 use super::audit::Entry;
 use crate::catalog::definitions::Definitions;
-use crate::words::ids::{TemplateId, Tenant};
+use crate::words::ids::{ExperimentId, TemplateId, Tenant};
 
 /// Everything that happens in one transaction.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,8 @@ pub struct Change {
     pub expects: Vec<Expect>,
     /// Rows to make, or to bring up to date where their id exists; in this order.
     pub puts: Definitions,
+    /// Turns in the life of experiments.
+    pub turns: Vec<Turn>,
     /// Moves of the pointer to the active version.
     pub activations: Vec<Activation>,
     /// What the audit says: every change says something.
@@ -34,6 +37,47 @@ pub struct Expect {
     pub id: Uuid,
     /// Its revision; `None`: it must not be there.
     pub revision: Option<i64>,
+}
+
+/// An experiment's phase ends, and perhaps another begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// Whose.
+    pub experiment: ExperimentId,
+    /// When the phase that is open, if any, ends.
+    pub at: Timestamp,
+    /// The one that begins.
+    pub begins: Option<Phase>,
+}
+
+/// A stretch of time in which the split of an experiment stands still.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Whose.
+    pub experiment_id: ExperimentId,
+    /// Counted from 1.
+    pub phase: u32,
+    /// What began it: `start`, `pause`, `resume`, or how the split was changed.
+    pub mode: String,
+    /// `ordinal`, `key`, `template_id`, `weight_millipercent` (the share among those enrolled) and
+    /// `ranges` of each arm.
+    pub arms: Value,
+    /// How much of the traffic takes part.
+    pub enrollment_percentage: f64,
+    /// The share of the enrolled units that changed their arm when it began.
+    pub moved_percentage: Option<f64>,
+    /// What is hashed with the unit.
+    pub salt: String,
+    /// By which the buckets are made.
+    pub hash_version: u32,
+    /// Who began it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// First instant, inclusive.
+    pub started_at: Timestamp,
+    /// Last instant, exclusive; `None`: it lasts.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// One move of the pointer to the active version of a name.

@@ -31,14 +31,21 @@ pub(super) struct Column {
     pub(super) shape: Shape,
     /// Written once, when the row is made.
     pub(super) fixed: bool,
+    /// Not in the schema before the newest: without it the row reads as if it held null, so that a binary
+    /// that is ahead of its schema serves on.
+    pub(super) new: bool,
 }
 
 const fn fixed(name: &'static str, shape: Shape) -> Column {
-    Column { name, shape, fixed: true }
+    Column { name, shape, fixed: true, new: false }
 }
 
 const fn column(name: &'static str, shape: Shape) -> Column {
-    Column { name, shape, fixed: false }
+    Column { name, shape, fixed: false, new: false }
+}
+
+const fn new_column(name: &'static str, shape: Shape) -> Column {
+    Column { name, shape, fixed: false, new: true }
 }
 
 const TEMPLATES: [Column; 26] = [
@@ -100,7 +107,7 @@ const GUARDRAILS: [Column; 15] = [
 const GUARDRAIL_COUNTERS: [Column; 2] =
     [column("total_evaluations", Shape::Number), column("total_violations", Shape::Number)];
 
-const EXPERIMENTS: [Column; 24] = [
+const EXPERIMENTS: [Column; 26] = [
     fixed("id", Shape::Text),
     fixed("tenant_id", Shape::Text),
     fixed("name", Shape::Text),
@@ -121,6 +128,8 @@ const EXPERIMENTS: [Column; 24] = [
     column("primary_metric", Shape::Json),
     column("secondary_metrics", Shape::Json),
     column("winner_template_id", Shape::Text),
+    new_column("assignment", Shape::Json),
+    new_column("design", Shape::Json),
     fixed("created_by", Shape::Text),
     fixed("created_at", Shape::Text),
     column("updated_by", Shape::Text),

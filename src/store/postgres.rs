@@ -30,11 +30,11 @@ use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, Done, ExecutionQuery, Marks, Row, RowQuery, Store, StoreError,
-    Table, tls,
+    Activation, Change, Changed, Done, ExecutionQuery, Exposure, Marks, Phase, Row, RowQuery,
+    Store, StoreError, Table, tls,
 };
 use crate::execution::Execution;
-use crate::words::ids::Tenant;
+use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::secret::Secret;
 use refused::{from_driver, is_stale};
 
@@ -292,6 +292,20 @@ impl Store for Postgres {
         let params: [Param<'_>; 3] =
             [(&tenant, Type::TEXT), (&name, Type::TEXT), (&limit, Type::INT8)];
         super::counted(&self.texts(sql::ACTIVATIONS, &params).await?)
+    }
+
+    async fn phases(&self, experiment: ExperimentId) -> Result<Vec<Phase>, StoreError> {
+        super::counted(&self.texts(sql::PHASES, &[(&experiment.0, Type::UUID)]).await?)
+    }
+
+    async fn exposures(
+        &self,
+        experiment: ExperimentId,
+        limit: u32,
+    ) -> Result<Vec<Exposure>, StoreError> {
+        let limit = i64::from(limit);
+        let params: [Param<'_>; 2] = [(&experiment.0, Type::UUID), (&limit, Type::INT8)];
+        super::counted(&self.texts(sql::EXPOSURES, &params).await?)
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Chained>, StoreError> {

@@ -22,11 +22,11 @@ use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::report::{Report, ReportQuery};
 use super::{
-    Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Marks, Row, RowQuery, Store,
-    StoreError, Table,
+    Activation, Change, Changed, Done, ExecutionQuery, Exposure, LOCAL_FILE, Marks, Phase, Row,
+    RowQuery, Store, StoreError, Table,
 };
 use crate::execution::Execution;
-use crate::words::ids::Tenant;
+use crate::words::ids::{ExperimentId, Tenant};
 
 /// The outbox writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -180,6 +180,21 @@ impl Store for Sqlite {
                 texts(connection, sql::ACTIVATIONS, params![tenant, name, limit])
             })
             .await?;
+        super::counted(&rows)
+    }
+
+    async fn phases(&self, experiment: ExperimentId) -> Result<Vec<Phase>, StoreError> {
+        let id = experiment.to_string();
+        super::counted(&self.read(move |one| texts(one, sql::PHASES, [id])).await?)
+    }
+
+    async fn exposures(
+        &self,
+        experiment: ExperimentId,
+        limit: u32,
+    ) -> Result<Vec<Exposure>, StoreError> {
+        let id = experiment.to_string();
+        let rows = self.read(move |one| texts(one, sql::EXPOSURES, params![id, limit])).await?;
         super::counted(&rows)
     }
 

@@ -25,7 +25,7 @@ pub(super) fn differing() -> String {
 /// row, its id, its mark. Counters are left out: they change all the time and decide nothing.
 fn told(which: &str) -> String {
     let rows = Table::ALL.map(|table| {
-        let (name, columns) = (table.name(), selected(table.columns()));
+        let (name, columns) = (table.name(), selected(table.columns(), "row"));
         format!(
             " union all
             select '{name}', row_to_json(one)::text, row.id, {MARK}
@@ -46,8 +46,8 @@ fn told(which: &str) -> String {
 
 /// A page of one kind of definition.
 pub(super) fn rows(table: Table) -> String {
-    let (name, columns) = (table.name(), selected(table.columns()));
-    let (counters, group) = (selected(table.counters()), table.group());
+    let (name, columns) = (table.name(), selected(table.columns(), "one"));
+    let (counters, group) = (selected(table.counters(), "one"), table.group());
     let (version, by, state, latest, tag) = match table {
         Table::Templates => (
             "version",
@@ -98,8 +98,10 @@ pub(super) fn revisions(table: Table) -> String {
     format!("select id, revision from {} where id = any($1)", table.name())
 }
 
-fn selected(columns: &[Column]) -> String {
+/// Columns of the row of this name. One that the schema may lack is looked for in the row as JSON.
+fn selected(columns: &[Column], row: &str) -> String {
     list(columns, |column| match column.shape {
+        _ if column.new => format!("to_jsonb({row}) -> '{0}' as {0}", column.name),
         Shape::Money => format!("{0}::text as {0}", column.name),
         Shape::Text | Shape::Json | Shape::Flag | Shape::Number | Shape::Percentage => {
             column.name.to_owned()
@@ -131,6 +133,39 @@ pub(super) const ACTIVATIONS: &str = "
          where tenant_id = $1 and template_name = $2
          order by sequence desc
          limit $3) one";
+
+pub(super) const END_PHASE: &str = "
+    update ab_test_phases set ended_at = greatest(started_at, $2)
+     where experiment_id = $1 and ended_at is null";
+
+pub(super) const BEGIN_PHASE: &str = "
+    insert into ab_test_phases
+          (experiment_id, phase, mode, arms, enrollment_percentage, moved_percentage, salt,
+           hash_version, actor, reason, started_at, ended_at)
+    select experiment_id, phase, mode, arms, enrollment_percentage, moved_percentage, salt,
+           hash_version, actor, reason, started_at, ended_at
+      from jsonb_populate_recordset(null::ab_test_phases, $1)";
+
+/// A schema without salts had none but the experiment's own.
+pub(super) const PHASES: &str = "
+    select row_to_json(one)::text from (
+        select phases.experiment_id, phase, mode, phases.arms, phases.enrollment_percentage,
+               moved_percentage, actor, reason, started_at, ended_at,
+               coalesce(to_jsonb(phases) ->> 'salt', experiments.salt, experiments.id::text) as salt,
+               coalesce((to_jsonb(phases) ->> 'hash_version')::integer, experiments.hash_version)
+                   as hash_version
+          from ab_test_phases phases
+          join ab_test_experiments experiments on experiments.id = phases.experiment_id
+         where phases.experiment_id = $1
+         order by phase) one";
+
+pub(super) const EXPOSURES: &str = "
+    select json_build_object('unit', unit_key, 'arm', ab_test_group)::text
+      from prompt_executions
+     where ab_test_experiment_id = $1 and assignment_reason = 'assigned'
+       and unit_key is not null and ab_test_group is not null
+     group by unit_key, ab_test_group
+     limit $2";
 
 pub(super) const LAST_HASH: &str = "select hash from prompt_audit order by sequence desc limit 1";
 

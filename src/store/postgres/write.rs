@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Param, Postgres, from_driver, limits, sql};
 use crate::store::audit::Entry;
-use crate::store::{Activation, Change, Done, Expect, StoreError, Table, rows_of};
+use crate::store::{Activation, Change, Done, Expect, StoreError, Table, Turn, rows_of};
 
 impl Postgres {
     pub(super) async fn write(
@@ -31,6 +31,9 @@ impl Postgres {
             if let Some(rows) = rows_of(&change.puts, table)? {
                 writing.ask(&sql::put(table), &[(&Json(rows), Type::JSONB)]).await?;
             }
+        }
+        for turn in &change.turns {
+            writing.turn(turn).await?;
         }
         writing.activate(&change.activations).await?;
         writing.chain(&change.audit).await?;
@@ -66,6 +69,16 @@ impl Writing<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn turn(&self, turn: &Turn) -> Result<(), StoreError> {
+        let params: [Param<'_>; 2] =
+            [(&turn.experiment.0, Type::UUID), (&turn.at, Type::TIMESTAMPTZ)];
+        self.ask(sql::END_PHASE, &params).await?;
+        let Some(phase) = &turn.begins else { return Ok(()) };
+        let rows = serde_json::to_value([phase])
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
+        self.ask(sql::BEGIN_PHASE, &[(&Json(rows), Type::JSONB)]).await.map(drop)
     }
 
     async fn activate(&self, activations: &[Activation]) -> Result<(), StoreError> {

@@ -124,6 +124,43 @@ pub(super) const ACTIVATIONS: &str = "
      order by sequence desc
      limit ?3";
 
+pub(super) const END_PHASE: &str = "
+    update ab_test_phases
+       set ended_at = iif(julianday(started_at) > julianday(?2), started_at, ?2)
+     where experiment_id = ?1 and ended_at is null";
+
+pub(super) const BEGIN_PHASE: &str = "
+    insert into ab_test_phases
+          (experiment_id, phase, mode, arms, enrollment_percentage, moved_percentage, salt,
+           hash_version, actor, reason, started_at, ended_at)
+    select value ->> 'experiment_id', value ->> 'phase', value ->> 'mode', value -> 'arms',
+           cast(value ->> 'enrollment_percentage' as text),
+           cast(value ->> 'moved_percentage' as text), value ->> 'salt', value ->> 'hash_version',
+           value ->> 'actor', value ->> 'reason', value ->> 'started_at', value ->> 'ended_at'
+      from json_each(?1)";
+
+pub(super) const PHASES: &str = "
+    select json_object(
+               'experiment_id', phases.experiment_id, 'phase', phase, 'mode', mode,
+               'arms', json(phases.arms),
+               'enrollment_percentage', cast(phases.enrollment_percentage as real),
+               'moved_percentage', cast(moved_percentage as real),
+               'salt', coalesce(phases.salt, experiments.salt, experiments.id),
+               'hash_version', phases.hash_version, 'actor', actor, 'reason', reason,
+               'started_at', started_at, 'ended_at', ended_at)
+      from ab_test_phases phases
+      join ab_test_experiments experiments on experiments.id = phases.experiment_id
+     where phases.experiment_id = ?1
+     order by phase";
+
+pub(super) const EXPOSURES: &str = "
+    select json_object('unit', unit_key, 'arm', ab_test_group)
+      from prompt_executions
+     where ab_test_experiment_id = ?1 and assignment_reason = 'assigned'
+       and unit_key is not null and ab_test_group is not null
+     group by unit_key, ab_test_group
+     limit ?2";
+
 pub(super) const LAST_HASH: &str = "select hash from prompt_audit order by sequence desc limit 1";
 
 pub(super) const INSERT_AUDIT: &str = "

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::{from_driver, sql};
 use crate::store::audit::Entry;
-use crate::store::{Change, Done, Expect, StoreError, Table, rows_of};
+use crate::store::{Change, Done, Expect, StoreError, Table, Turn, rows_of};
 
 pub(super) fn write(connection: &mut Connection, change: &Change) -> Result<(), StoreError> {
     let driver = |error: rusqlite::Error| from_driver(&error);
@@ -18,6 +18,9 @@ pub(super) fn write(connection: &mut Connection, change: &Change) -> Result<(), 
         if let Some(rows) = rows_of(&change.puts, table)? {
             transaction.execute(&sql::put(table), [rows.to_string()]).map_err(driver)?;
         }
+    }
+    for turn in &change.turns {
+        take(&transaction, turn)?;
     }
     if !change.activations.is_empty() {
         let rows = serde_json::to_string(&change.activations)
@@ -41,6 +44,17 @@ fn check(transaction: &Transaction<'_>, expect: &Expect) -> Result<(), StoreErro
     } else {
         Err(StoreError::Moved { table: expect.table.name(), id: expect.id })
     }
+}
+
+/// A turn in the life of an experiment.
+fn take(transaction: &Transaction<'_>, turn: &Turn) -> Result<(), StoreError> {
+    let driver = |error: rusqlite::Error| from_driver(&error);
+    let end = params![turn.experiment.to_string(), turn.at.to_string()];
+    transaction.execute(sql::END_PHASE, end).map_err(driver)?;
+    let Some(phase) = &turn.begins else { return Ok(()) };
+    let rows =
+        serde_json::to_string(&[phase]).map_err(|error| StoreError::Refused(error.to_string()))?;
+    transaction.execute(sql::BEGIN_PHASE, [rows]).map(drop).map_err(driver)
 }
 
 /// Hangs the entries onto the chain; the transaction keeps its end still.
