@@ -10,6 +10,7 @@ mod diff;
 mod door;
 mod executions;
 mod experiments;
+mod feedback;
 mod guardrails;
 mod health;
 mod json;
@@ -126,6 +127,7 @@ routes! {
     get "/ab-tests/{id}" experiments::read;
     post "/ab-tests/{id}/start" experiments::start;
     post "/ab-tests/{id}/stop" experiments::stop;
+    post "/feedback" feedback::give;
     get "/executions" executions::list;
     get "/executions/{id}" executions::read;
     get "/audit" audit::list;

@@ -11,20 +11,21 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::activation::Why;
-use super::call::{self, Call, Id, Params, Whose};
+use super::call::{self, Call, Id, Params, WATERMARK, Whose};
 use super::names::Check;
 use super::problem::Problem;
 use super::templates::{after, next_cursor, tagged, unreadable};
 use super::write::{Made, Plan, etag, expect, row, shown};
+use crate::analyst;
 use crate::catalog::check;
 use crate::catalog::definitions::{Definitions, ExperimentDefinition, Status, TemplateDefinition};
-use crate::store::{Change, Expect, Row, RowQuery, Table};
+use crate::results::{Measured, Rules};
+use crate::store::{Change, Expect, Row, RowQuery, StoreError, Table};
 use crate::words::clock;
 use crate::words::ids::{ExperimentId, TemplateId, Tenant};
 
 const COLLECTION: &str = "/ab-tests";
 const OBJECT: &str = "experiment";
-const METRICS: [&str; 4] = ["response_time", "success_rate", "cost", "custom"];
 const VARIANTS_MAX: usize = 20;
 
 /// An experiment.
@@ -139,8 +140,20 @@ pub(super) async fn read(
     Params(whose): Params<Whose>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
-    Ok(tagged(&headers, &etag(&row), &body(row)?))
+    let mut row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
+    let state = etag(&row);
+    let losses = analyst::losses(&admin.ledger);
+    let tag = match analyst::study(admin.store.as_ref(), &row, losses).await {
+        Ok(study) => {
+            row.columns.insert("results".to_owned(), study.results);
+            row.columns.insert("statistical_significance".to_owned(), study.significance.into());
+            format!("{}{WATERMARK}{}\"", state.trim_end_matches('"'), study.tag)
+        }
+        // A schema of before counts nothing yet.
+        Err(StoreError::NotMigrated) => state,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(tagged(&headers, &tag, &body(row)?))
 }
 
 /// A new experiment: a draft, until it is started.
@@ -200,9 +213,8 @@ impl NewExperiment {
             )
         {
             check.without_nulls(field, metric);
-            let name = metric.get("name").unwrap_or(metric).as_str();
-            if !name.is_some_and(|name| METRICS.contains(&name)) {
-                check.refuse(field, format!("must be {}", METRICS.join(", ")));
+            if let Err(why) = Measured::read(metric).and_then(|_| Rules::read(metric)) {
+                check.refuse(field, why);
             }
         }
         check.done()

@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 3] = [
+pub(super) const POSTGRES: [Migration; 4] = [
     Migration {
         version: 1,
         name: "core",
@@ -31,9 +31,15 @@ pub(super) const POSTGRES: [Migration; 3] = [
         up: include_str!("../../migrations/postgres/0003_audit_head.up.sql"),
         down: include_str!("../../migrations/postgres/0003_audit_head.down.sql"),
     },
+    Migration {
+        version: 5,
+        name: "outcomes",
+        up: include_str!("../../migrations/postgres/0005_outcomes.up.sql"),
+        down: include_str!("../../migrations/postgres/0005_outcomes.down.sql"),
+    },
 ];
 
-pub(super) const SQLITE: [Migration; 3] = [
+pub(super) const SQLITE: [Migration; 4] = [
     Migration {
         version: 1,
         name: "core",
@@ -51,6 +57,12 @@ pub(super) const SQLITE: [Migration; 3] = [
         name: "audit_head",
         up: include_str!("../../migrations/sqlite/0003_audit_head.up.sql"),
         down: include_str!("../../migrations/sqlite/0003_audit_head.down.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "outcomes",
+        up: include_str!("../../migrations/sqlite/0005_outcomes.up.sql"),
+        down: include_str!("../../migrations/sqlite/0005_outcomes.down.sql"),
     },
 ];
 

@@ -6,6 +6,7 @@
 mod limits;
 mod listen;
 mod migrate;
+mod outcomes;
 mod refused;
 mod report;
 mod sql;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
@@ -28,12 +30,14 @@ use uuid::Uuid;
 
 use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
+use super::outcomes::{Feedback, Heard, Kept};
 use super::report::{Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Marks, Row, RowQuery, Store, StoreError,
     Table, tls,
 };
 use crate::execution::Execution;
+use crate::results::Collected;
 use crate::words::ids::Tenant;
 use crate::words::secret::Secret;
 use refused::{from_driver, is_stale};
@@ -335,6 +339,26 @@ impl Store for Postgres {
 
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
         self.count(query).await
+    }
+
+    async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError> {
+        self.listen_to(feedback).await
+    }
+
+    async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError> {
+        self.collect(experiment).await
+    }
+
+    async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError> {
+        self.keep(kept).await
+    }
+
+    async fn under_way(&self, since: Timestamp) -> Result<Vec<Row>, StoreError> {
+        self.unfinished(since).await
+    }
+
+    async fn roll_up(&self) -> Result<(), StoreError> {
+        self.count_up().await
     }
 
     async fn migration_state(&self) -> Result<MigrationState, StoreError> {
