@@ -19,6 +19,7 @@ use crate::outbox::Ledger;
 use crate::results::{
     ArmPlan, Design, Losses, Measured, Metric, Milestone, Results, Rules, results,
 };
+use crate::statistics::Alpha;
 use crate::store::audit::Entry;
 use crate::store::outcomes::Kept;
 use crate::store::{Change, Expect, Row, Store, StoreError, Table};
@@ -55,7 +56,12 @@ pub async fn study(store: &dyn Store, row: &Row, losses: Losses) -> Result<Study
         return Ok(Study { tag: tag(&known), results: known, significance, harm: None });
     }
     let collected = store.collected(definition.id.0).await?;
-    let found = results(&design(&definition), &collected, clock::now_micros(), losses);
+    let mut plan = design(&definition);
+    // Where a start has frozen it, that is what holds.
+    let frozen = row.columns.get("design").and_then(|frozen| frozen.get("alpha"));
+    plan.rules.alpha =
+        frozen.and_then(Value::as_f64).and_then(Alpha::new).unwrap_or(plan.rules.alpha);
+    let found = results(&plan, &collected, clock::now_micros(), losses);
     let milestones = reached(&found);
     let is_new = milestones.iter().any(|one| {
         !collected

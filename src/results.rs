@@ -7,6 +7,7 @@ mod collected;
 mod compare;
 mod design;
 mod metric;
+pub mod placebo;
 mod report;
 mod soundness;
 

@@ -31,7 +31,7 @@ use crate::words::ids::Tenant;
 use crate::words::telling::without_values;
 use audit::{AuditQuery, Chained, Head};
 use outcomes::{Feedback, Heard, Kept};
-use report::{Report, ReportQuery};
+use report::{Details, Interval, Report, ReportQuery};
 
 pub use change::{Activation, Change, Done, Expect, Move};
 pub use columns::Table;
@@ -166,6 +166,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Executions counted.
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError>;
+
+    /// What is counted of executions beside their figures, with a time series if asked for.
+    async fn details(
+        &self,
+        query: &ReportQuery,
+        interval: Option<Interval>,
+    ) -> Result<Details, StoreError>;
 
     /// Takes in a word on an execution. The last one on an execution and a key counts.
     async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError>;

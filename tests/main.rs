@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod analytics;
 mod architecture;
 mod backtest;
 mod control;

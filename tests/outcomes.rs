@@ -76,7 +76,7 @@ pub async fn everywhere(unit: &str, script: impl AsyncFn(Setting<'_>)) {
     script(Setting { store: &postgres, tables: Tables::Database(&database) }).await;
 }
 
-async fn define(store: &dyn Store, unit: &str) {
+pub async fn define(store: &dyn Store, unit: &str) {
     let version = |number: u32| -> TemplateDefinition {
         serde_json::from_value(json!({
             "id": Uuid::from_u128(u128::from(number)), "name": "t", "version": number,
@@ -104,10 +104,10 @@ pub fn at(seconds: i64) -> Timestamp {
 }
 
 /// Small, and the same everywhere.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
@@ -134,7 +134,7 @@ pub fn call(number: u32, unit: &str, arm: &str) -> Execution {
 }
 
 /// Calls of all kinds: outcomes, prices, tokens, movers, calls by hand, calls of nobody.
-fn calls(count: u32, units: u64) -> Vec<Execution> {
+pub fn calls(count: u32, units: u64) -> Vec<Execution> {
     let mut chance = Chance(7);
     (0..count)
         .map(|number| {

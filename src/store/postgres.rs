@@ -3,6 +3,7 @@
 //! Statements are unnamed, so that a pooler in transaction mode works; every call has a deadline, here
 //! and on the server, and a connection that missed it is dropped rather than given back.
 
+mod details;
 mod limits;
 mod listen;
 mod migrate;
@@ -31,7 +32,7 @@ use uuid::Uuid;
 use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::outcomes::{Feedback, Heard, Kept};
-use super::report::{Report, ReportQuery};
+use super::report::{Details, Interval, Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Marks, Row, RowQuery, Store, StoreError,
     Table, tls,
@@ -339,6 +340,14 @@ impl Store for Postgres {
 
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
         self.count(query).await
+    }
+
+    async fn details(
+        &self,
+        query: &ReportQuery,
+        interval: Option<Interval>,
+    ) -> Result<Details, StoreError> {
+        self.detail(query, interval).await
     }
 
     async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError> {

@@ -3,6 +3,7 @@
 //! One connection writes, one reads; calls run on the blocking pool. SQLite announces nothing: this
 //! process is the only writer and knows its own changes.
 
+mod details;
 mod migrate;
 mod outcomes;
 mod report;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
 use super::outcomes::{Feedback, Heard, Kept};
-use super::report::{Report, ReportQuery};
+use super::report::{Details, Interval, Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, LOCAL_FILE, Marks, Row, RowQuery, Store,
     StoreError, Table,
@@ -249,6 +250,16 @@ impl Store for Sqlite {
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
         let query = query.clone();
         Self::on(&self.reader, move |connection| report::count(connection, &query)).await
+    }
+
+    async fn details(
+        &self,
+        query: &ReportQuery,
+        interval: Option<Interval>,
+    ) -> Result<Details, StoreError> {
+        let query = query.clone();
+        Self::on(&self.reader, move |connection| details::detail(connection, &query, interval))
+            .await
     }
 
     async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError> {
