@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Shared, Throttle, Unfinished};
+use crate::analyst;
 use crate::config::Settings;
 use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
@@ -164,6 +165,7 @@ impl App {
             });
         }
         tasks.spawn(reload_on_signal(refresher, background.clone()));
+        tasks.spawn(analyst::run(store.clone(), ledger.clone(), background.clone()));
         let mut shipper = JoinSet::new();
         let (file, filled) = (outbox.file, outbox.filled);
         shipper.spawn(outbox::ship(file, store, ledger.clone(), filled, shipping.clone()));

@@ -49,8 +49,10 @@ pub struct Asked {
 /// A half-open stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
-    from: Timestamp,
-    to: Timestamp,
+    /// Its first moment.
+    pub from: Timestamp,
+    /// Its end, exclusive.
+    pub to: Timestamp,
 }
 
 /// What was found. Each execution counts once, under the strictest of what would have happened to it.

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, `serve` excepted, which is the application itself.
 
+mod aa;
 mod arguments;
 mod backtest;
 mod check_config;
@@ -16,6 +17,7 @@ use std::path::Path;
 
 use crate::config::{self, Settings};
 
+pub use aa::{Replay, aa};
 pub use arguments::{Arguments, Command, Direction, MigrateStep, TokenStep};
 pub use backtest::{Past, backtest};
 pub use check_config::check_config;

@@ -3,8 +3,11 @@
 //! The life of a call: [`listen`] accepts it, [`proxy`] takes it through its steps (arrive, identify,
 //! select, inspect, render, forward, inspect back, meter, record) against one [`catalog`] snapshot,
 //! [`upstream`] carries it to Gemini, and [`outbox`] brings its record to the [`store`]. [`refresh`]
-//! keeps the catalog the best there is; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
+//! keeps the catalog the best there is; [`analyst`] reads what experiments
+//! have shown; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
 //! every part and stops them in order.
+//!
+//! [`results`] puts together what an experiment has shown.
 //!
 //! The engines in the middle ([`gemini`], [`template`], [`guardrail`], [`experiment`], [`statistics`],
 //! [`price`]) are pure: they see no socket, no clock and no SQL.
@@ -20,6 +23,7 @@ pub mod statistics;
 pub mod template;
 
 pub mod catalog;
+pub mod results;
 
 pub mod config;
 pub mod store;
@@ -30,6 +34,8 @@ pub mod backtest;
 pub mod listen;
 pub mod outbox;
 pub mod refresh;
+
+pub mod analyst;
 
 pub mod admin;
 pub mod proxy;

@@ -36,6 +36,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Scan { jsonl, direction } => cli::scan(file, jsonl, direction),
         Command::Eval { dir, direction } => cli::eval(file, &dir, direction),
         Command::Backtest(past) => cli::backtest(file, &past).await,
+        Command::Aa(replay) => cli::aa(file, &replay).await,
         Command::Token { step } => cli::token(file, step),
         Command::Export { dir } => cli::export(file, &dir).await,
         Command::Import { dir, activate } => cli::import(file, &dir, activate).await,

@@ -15,6 +15,7 @@ pub mod multiple;
 pub mod plan;
 pub mod proportion;
 pub mod quantile;
+pub mod sketch;
 pub mod tails;
 pub mod uniformity;
 pub mod verdict;

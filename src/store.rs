@@ -7,6 +7,7 @@ pub mod audit;
 mod change;
 mod columns;
 mod migrations;
+pub mod outcomes;
 mod pages;
 mod postgres;
 pub mod report;
@@ -19,16 +20,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::catalog::definitions::Definitions;
 use crate::execution::Execution;
+use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::telling::without_values;
 use audit::{AuditQuery, Chained, Head};
-use report::{Report, ReportQuery};
+use outcomes::{Feedback, Heard, Kept};
+use report::{Details, Interval, Report, ReportQuery};
 
 pub use change::{Activation, Change, Done, Expect, Move, Phase, Turn};
 pub use columns::Table;
@@ -182,6 +186,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Executions counted.
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError>;
+
+    /// What is counted of executions beside their figures, with a time series if asked for.
+    async fn details(
+        &self,
+        query: &ReportQuery,
+        interval: Option<Interval>,
+    ) -> Result<Details, StoreError>;
+
+    /// Takes in a word on an execution. The last one on an execution and a key counts.
+    async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError>;
+
+    /// What was counted of an experiment.
+    async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError>;
+
+    /// Keeps what an experiment has shown, unless its one look was taken before.
+    async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError>;
+
+    /// Experiments of all tenants that run, or that ended after `since`.
+    async fn under_way(&self, since: Timestamp) -> Result<Vec<Row>, StoreError>;
+
+    /// Brings the counters of templates and guardrails up to what was counted.
+    async fn roll_up(&self) -> Result<(), StoreError>;
 
     /// Which migrations have run.
     async fn migration_state(&self) -> Result<MigrationState, StoreError>;

@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may import only from lower layers.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["words"],
     &["execution", "experiment", "gemini", "guardrail", "price", "statistics", "template"],
-    &["catalog"],
+    &["catalog", "results"],
     &["config", "telemetry", "upstream"],
     &["store"],
     &["backtest", "listen", "outbox", "refresh"],
+    &["analyst"],
     &["admin", "proxy", "simulator"],
     &["app"],
     &["cli"],
@@ -38,8 +39,8 @@ const OWNERS: [(&str, &[&str]); 16] = [
 ];
 
 /// Pure engines see no socket, task, clock or SQL.
-const ENGINES: [&str; 7] =
-    ["experiment", "gemini", "guardrail", "price", "statistics", "template", "words"];
+const ENGINES: [&str; 8] =
+    ["experiment", "gemini", "guardrail", "price", "results", "statistics", "template", "words"];
 const RIM: [&str; 7] =
     ["axum", "deadpool_postgres", "hyper", "reqwest", "rusqlite", "tokio", "tokio_postgres"];
 

@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod analytics;
 mod architecture;
 mod backtest;
 mod control;
@@ -23,10 +24,12 @@ mod guardrails;
 mod harness;
 mod hygiene;
 mod lifecycle;
+mod outcomes;
 mod process;
 mod proxy;
 mod reallocation;
 mod recording;
+mod results;
 mod store;
 mod streams;
 mod templates;

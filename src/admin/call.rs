@@ -22,6 +22,8 @@ use crate::words::ids::Tenant;
 
 const TENANT_CHARS_MAX: usize = 128;
 const KEY_CHARS_MAX: usize = 255;
+/// In a tag, before what only says from which data an answer was made: no part of what a change changes.
+pub(super) const WATERMARK: &str = "-w";
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 500;
 
@@ -190,7 +192,11 @@ impl Call {
 
 /// Whether `If-Match` names this tag. A weak tag never does: what it stands for may have changed.
 fn names(condition: &str, etag: &str) -> bool {
-    condition.split(',').map(str::trim).any(|one| one == "*" || one == etag)
+    let state = |one: &str| one.split_once(WATERMARK).map(|(state, _)| format!("{state}\""));
+    condition
+        .split(',')
+        .map(str::trim)
+        .any(|one| one == "*" || one == etag || state(one).is_some_and(|state| state == etag))
 }
 
 /// Whether `If-None-Match` names this tag; proxies on the way make tags weak when they compress.
@@ -240,6 +246,8 @@ mod tests {
             ("W/\"1\"", false, true),
             ("\"2\",W/\"1\"", false, true),
             ("W/\"2\"", false, false),
+            ("\"1-wabc\"", true, false),
+            ("\"2-wabc\"", false, false),
             ("", false, false),
         ] {
             assert_eq!(names(condition, "\"1\""), matches, "{condition}");

@@ -12,24 +12,25 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Admin;
-use super::call::{self, Call, Id, Params, Whose};
+use super::call::{self, Call, Id, Params, WATERMARK, Whose};
 use super::names::Check;
 use super::planning::{self, SizePlan};
 use super::problem::Problem;
 use super::templates::{after, next_cursor, tagged, unreadable};
 use super::write::{Made, Plan, etag, expect, row, shown};
+use crate::analyst;
 use crate::catalog::check;
 use crate::catalog::definitions::{
     Definitions, Design, Exceptions, ExperimentDefinition, Status, TemplateDefinition,
 };
 use crate::experiment::Experiment;
-use crate::store::{Change, Expect, Phase, Row, RowQuery, Table};
+use crate::results::{Measured, Rules};
+use crate::store::{Change, Expect, Phase, Row, RowQuery, StoreError, Table};
 use crate::words::clock;
 use crate::words::ids::{ExperimentId, TemplateId, Tenant};
 
 pub(super) const COLLECTION: &str = "/ab-tests";
 const OBJECT: &str = "experiment";
-const METRICS: [&str; 4] = ["response_time", "success_rate", "cost", "custom"];
 const VARIANTS_MAX: usize = 20;
 /// Every sidecar holds these in memory.
 const BY_HAND_MAX: usize = 1_000;
@@ -176,8 +177,19 @@ pub(super) async fn read(
     Params(whose): Params<Whose>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
-    let tag = etag(&row);
+    let mut row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
+    let state = etag(&row);
+    let losses = analyst::losses(&admin.ledger);
+    let tag = match analyst::study(admin.store.as_ref(), &row, losses).await {
+        Ok(study) => {
+            row.columns.insert("results".to_owned(), study.results);
+            row.columns.insert("statistical_significance".to_owned(), study.significance.into());
+            format!("{}{WATERMARK}{}\"", state.trim_end_matches('"'), study.tag)
+        }
+        // A schema of before counts nothing yet.
+        Err(StoreError::NotMigrated) => state,
+        Err(error) => return Err(error.into()),
+    };
     Ok(tagged(&headers, &tag, &whole(&admin, row).await?))
 }
 
@@ -254,9 +266,8 @@ impl NewExperiment {
             )
         {
             check.without_nulls(field, metric);
-            let name = metric.get("name").unwrap_or(metric).as_str();
-            if !name.is_some_and(|name| METRICS.contains(&name)) {
-                check.refuse(field, format!("must be {}", METRICS.join(", ")));
+            if let Err(why) = Measured::read(metric).and_then(|_| Rules::read(metric)) {
+                check.refuse(field, why);
             }
         }
         check.done()

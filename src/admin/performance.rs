@@ -1,7 +1,8 @@
 //! How calls went: over everything, and by template version. Every figure is counted from the recorded
-//! executions when it is asked for.
+//! executions when it is asked for. What only a template has is in `details.rs`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -12,12 +13,18 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Id, Params};
+use super::details::{self, Details, Width};
 use super::problem::Problem;
 use super::write::row;
+use crate::catalog::Catalog;
 use crate::catalog::definitions::TemplateDefinition;
+use crate::statistics::sketch::RELATIVE_ERROR;
 use crate::store::Table;
-use crate::store::report::{GuardrailFigures, Quantiles, Report, ReportQuery, VersionFigures};
+use crate::store::report::{
+    EXACT_ROWS_MAX, GuardrailFigures, Quantiles, Report, ReportQuery, VersionFigures,
+};
 use crate::words::clock;
+use crate::words::ids::Tenant;
 use crate::words::money::PicoUsd;
 
 const PERIOD_DEFAULT: SignedDuration = SignedDuration::from_hours(24);
@@ -41,7 +48,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn query(self) -> Result<ReportQuery, Problem> {
+    pub(super) fn query(self) -> Result<ReportQuery, Problem> {
         let to = self.to.unwrap_or_else(clock::now_micros);
         let outside = |_| Problem::bad_request("from and to must be times this side of year 9999");
         let from = match self.from {
@@ -55,7 +62,9 @@ impl Asked {
         }
         let tenant = call::tenant(self.tenant.as_deref())?;
         let model = self.model;
-        Ok(ReportQuery { tenant, from, to, model, template_id: None, template_name: None })
+        let exact_rows_max = EXACT_ROWS_MAX;
+        let (template_id, template_name) = (None, None);
+        Ok(ReportQuery { tenant, from, to, model, template_id, template_name, exact_rows_max })
     }
 }
 
@@ -86,7 +95,11 @@ pub(super) struct TemplatePerformance {
     /// All versions of the name side by side. They served at different times: a difference between
     /// them is no proof of a cause.
     versions: Vec<VersionShare>,
+    /// Whether all of these calls were part of one experiment: only then is a difference between the
+    /// versions one of cause, and its results say how sure that is.
     causal: bool,
+    #[serde(flatten)]
+    details: Details,
     guardrails: Vec<GuardrailShare>,
     freshness: Freshness,
 }
@@ -114,6 +127,10 @@ pub(super) struct Figures {
     response_time_ms: QuantileBody,
     ttft_ms: QuantileBody,
     proxy_overhead_ms: QuantileBody,
+    /// By how much of itself a quantile may be off: 0 up to 100,000 calls, 0.01 beyond.
+    quantile_relative_error: f64,
+    /// Of all executions: those that a guardrail stopped.
+    blocked_rate: Option<f64>,
     tokens: Tokens,
     /// A decimal; null when no call has a price.
     total_cost_usd: Option<String>,
@@ -122,7 +139,7 @@ pub(super) struct Figures {
     unpriced: u64,
 }
 
-/// By nearest rank, exact.
+/// By nearest rank.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct QuantileBody {
     p50: Option<f64>,
@@ -153,6 +170,19 @@ pub(super) struct VersionShare {
     template_id: Option<Uuid>,
     name: Option<String>,
     version: Option<u32>,
+    /// Whether it is the version in force.
+    is_active: bool,
+    executions: u64,
+    success_rate: Option<f64>,
+    avg_response_time_ms: Option<f64>,
+    avg_cost_per_execution_usd: Option<String>,
+    /// The same in the period as long before this one.
+    previous: Previous,
+}
+
+/// What one version did before.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Previous {
     executions: u64,
     success_rate: Option<f64>,
     avg_response_time_ms: Option<f64>,
@@ -179,6 +209,8 @@ pub(super) struct Freshness {
     dead_lettered: u64,
     /// Executions of this sidecar that were lost.
     lost: u64,
+    /// Whether the store took what this sidecar sent last.
+    store_reachable: bool,
 }
 
 #[utoipa::path(get, path = "/performance/overview", params(Asked), responses((status = 200, body = Overview)))]
@@ -188,10 +220,11 @@ pub(super) async fn overview(
 ) -> Result<Json<Overview>, Problem> {
     let query = asked.query()?;
     let report = admin.store.report(&query).await?;
+    let beside = Beside::of(&admin, &query).await?;
     Ok(Json(Overview {
         period: Period { from: query.from, to: query.to },
         figures: figures(&report, &report.versions),
-        templates: report.versions.iter().take(1_000).map(share).collect(),
+        templates: report.versions.iter().take(1_000).map(|one| beside.share(one)).collect(),
         guardrails: report.guardrails.iter().map(guardrail).collect(),
         sources: report.sources.into_iter().map(|one| (one.source, one.executions)).collect(),
         freshness: freshness(&admin),
@@ -216,6 +249,9 @@ pub(super) struct AskedOfTemplate {
     /// `version` (the default), or `name` for all versions of the name together.
     #[param(inline)]
     scope: Option<Scope>,
+    /// Also a time series, by `hour` or `day` of UTC. At most 2,400 stretches.
+    #[param(inline)]
+    interval: Option<Width>,
 }
 
 /// What is counted together.
@@ -233,7 +269,7 @@ pub(super) async fn template(
     Id(id): Id,
     Params(asked): Params<AskedOfTemplate>,
 ) -> Result<Json<TemplatePerformance>, Problem> {
-    let AskedOfTemplate { tenant, from, to, model, scope } = asked;
+    let AskedOfTemplate { tenant, from, to, model, scope, interval } = asked;
     let of_name = Asked { tenant, from, to, model }.query()?;
     let row = row(&admin, Table::Templates, &of_name.tenant, id).await?;
     let definition: TemplateDefinition = row.definition(Table::Templates)?;
@@ -242,14 +278,23 @@ pub(super) async fn template(
     let asked_for = if scope == Some(Scope::Name) { &of_name } else { &of_version };
     let report = admin.store.report(asked_for).await?;
     let side_by_side = admin.store.report(&of_name).await?.versions;
+    let beside = Beside::of(&admin, &of_name).await?;
+    let found = admin.store.details(asked_for, interval.map(Width::store)).await?;
+    let cause = match scope {
+        Some(Scope::Name) => found.cause,
+        Some(Scope::Version) | None => admin.store.details(&of_name, None).await?.cause,
+    };
+    let experiments = details::experiments(&admin, &of_name.tenant, &definition.name).await?;
+    let details = Details::new(&found, asked_for, interval, experiments);
     Ok(Json(TemplatePerformance {
         template_id: id,
         name: definition.name,
         version: definition.version,
         period: Period { from: of_version.from, to: of_version.to },
         figures: figures(&report, &report.versions),
-        versions: side_by_side.iter().map(share).collect(),
-        causal: false,
+        versions: side_by_side.iter().map(|one| beside.share(one)).collect(),
+        causal: cause.outside == 0 && cause.experiments == 1,
+        details,
         guardrails: report.guardrails.iter().map(guardrail).collect(),
         freshness: freshness(&admin),
     }))
@@ -288,6 +333,11 @@ fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
         response_time_ms: report.times.response.into(),
         ttft_ms: report.times.first_token.into(),
         proxy_overhead_ms: report.times.overhead.into(),
+        quantile_relative_error: if report.exact { 0.0 } else { RELATIVE_ERROR },
+        blocked_rate: percentage(
+            sum(|one| one.blocked) + sum(|one| one.response_blocked),
+            sum(|one| one.executions),
+        ),
         tokens: Tokens {
             input: sum(|one| one.prompt_tokens),
             cached: sum(|one| one.cached_tokens),
@@ -300,12 +350,14 @@ fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
     }
 }
 
-/// A percentage with one decimal.
-#[expect(clippy::cast_precision_loss, reason = "counts of executions are far below 2^52")]
 fn success_rate(one: &VersionFigures) -> Option<f64> {
-    let decided = one.success + one.failed + one.incomplete;
-    let rate = one.success as f64 * 1000.0 / decided as f64;
-    (decided > 0).then(|| rate.round() / 10.0)
+    percentage(one.success, one.success + one.failed + one.incomplete)
+}
+
+/// With one decimal; nothing where there is nothing to divide by.
+#[expect(clippy::cast_precision_loss, reason = "counts of executions are far below 2^52")]
+pub(super) fn percentage(count: u64, of: u64) -> Option<f64> {
+    (of > 0).then(|| (count as f64 * 1000.0 / of as f64).round() / 10.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of executions are far below 2^52")]
@@ -318,15 +370,54 @@ fn mean_cost(one: &VersionFigures) -> Option<String> {
     Some(PicoUsd(mean).to_string())
 }
 
-fn share(one: &VersionFigures) -> VersionShare {
-    VersionShare {
-        template_id: one.template_id,
-        name: one.template_name.clone(),
-        version: one.template_version,
-        executions: one.executions,
-        success_rate: success_rate(one),
-        avg_response_time_ms: mean_time(one),
-        avg_cost_per_execution_usd: mean_cost(one),
+/// What a version is shown beside: what it did before, and whether it is in force.
+struct Beside {
+    catalog: Arc<Catalog>,
+    tenant: Tenant,
+    before: Vec<VersionFigures>,
+}
+
+impl Beside {
+    async fn of(admin: &Admin, query: &ReportQuery) -> Result<Self, Problem> {
+        let length = query.to.duration_since(query.from);
+        let from = query.from.checked_sub(length).unwrap_or(Timestamp::UNIX_EPOCH);
+        // Nobody asks for the times of then: no rows are sorted for them.
+        let before = ReportQuery { from, to: query.from, exact_rows_max: 0, ..query.clone() };
+        let before = admin.store.report(&before).await?.versions;
+        let catalog = admin.refresher.current().load();
+        Ok(Self { catalog, tenant: query.tenant.clone(), before })
+    }
+
+    fn share(&self, one: &VersionFigures) -> VersionShare {
+        let same = |old: &&VersionFigures| {
+            (old.template_id, &old.template_name) == (one.template_id, &one.template_name)
+        };
+        let nothing = VersionFigures::default();
+        let before = self.before.iter().find(same).unwrap_or(&nothing);
+        VersionShare {
+            template_id: one.template_id,
+            name: one.template_name.clone(),
+            version: one.template_version,
+            is_active: self.is_active(one),
+            executions: one.executions,
+            success_rate: success_rate(one),
+            avg_response_time_ms: mean_time(one),
+            avg_cost_per_execution_usd: mean_cost(one),
+            previous: Previous {
+                executions: before.executions,
+                success_rate: success_rate(before),
+                avg_response_time_ms: mean_time(before),
+                avg_cost_per_execution_usd: mean_cost(before),
+            },
+        }
+    }
+
+    fn is_active(&self, one: &VersionFigures) -> bool {
+        let named = one.template_name.as_deref().and_then(|name| {
+            self.catalog.tenant(&self.tenant).and_then(|tenant| tenant.template(name))
+        });
+        let active = named.and_then(|name| name.active.as_ref());
+        active.is_some_and(|served| Some(served.version.id.0) == one.template_id)
     }
 }
 
@@ -346,5 +437,6 @@ fn freshness(admin: &Admin) -> Freshness {
         waiting: standing.waiting,
         dead_lettered: standing.dead,
         lost: standing.lost,
+        store_reachable: standing.store_reachable,
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::aa::Replay;
 use super::backtest::Past;
 
 /// A sidecar proxy for the Gemini API: prompt templates, A/B tests, guardrails, and a record of every
@@ -52,6 +53,8 @@ pub enum Command {
     },
     /// Try a guardrail on the prompts of recorded executions: what would it have blocked?
     Backtest(Past),
+    /// Split recorded executions by many salts: does the analysis see differences where there are none?
+    Aa(Replay),
     /// Make, list or take away tokens of the admin API; a running proxy follows at once
     Token {
         /// What to do

@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 4] = [
+pub(super) const POSTGRES: [Migration; 5] = [
     Migration {
         version: 1,
         name: "core",
@@ -37,9 +37,15 @@ pub(super) const POSTGRES: [Migration; 4] = [
         up: include_str!("../../migrations/postgres/0004_lifecycle.up.sql"),
         down: include_str!("../../migrations/postgres/0004_lifecycle.down.sql"),
     },
+    Migration {
+        version: 5,
+        name: "outcomes",
+        up: include_str!("../../migrations/postgres/0005_outcomes.up.sql"),
+        down: include_str!("../../migrations/postgres/0005_outcomes.down.sql"),
+    },
 ];
 
-pub(super) const SQLITE: [Migration; 4] = [
+pub(super) const SQLITE: [Migration; 5] = [
     Migration {
         version: 1,
         name: "core",
@@ -63,6 +69,12 @@ pub(super) const SQLITE: [Migration; 4] = [
         name: "lifecycle",
         up: include_str!("../../migrations/sqlite/0004_lifecycle.up.sql"),
         down: include_str!("../../migrations/sqlite/0004_lifecycle.down.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "outcomes",
+        up: include_str!("../../migrations/sqlite/0005_outcomes.up.sql"),
+        down: include_str!("../../migrations/sqlite/0005_outcomes.down.sql"),
     },
 ];
 

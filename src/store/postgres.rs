@@ -3,9 +3,11 @@
 //! Statements are unnamed, so that a pooler in transaction mode works; every call has a deadline, here
 //! and on the server, and a connection that missed it is dropped rather than given back.
 
+mod details;
 mod limits;
 mod listen;
 mod migrate;
+mod outcomes;
 mod refused;
 mod report;
 mod sql;
@@ -18,6 +20,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
@@ -28,12 +31,14 @@ use uuid::Uuid;
 
 use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
-use super::report::{Report, ReportQuery};
+use super::outcomes::{Feedback, Heard, Kept};
+use super::report::{Details, Interval, Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Exposure, Marks, Phase, Row, RowQuery,
     Store, StoreError, Table, tls,
 };
 use crate::execution::Execution;
+use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::secret::Secret;
 use refused::{from_driver, is_stale};
@@ -349,6 +354,34 @@ impl Store for Postgres {
 
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
         self.count(query).await
+    }
+
+    async fn details(
+        &self,
+        query: &ReportQuery,
+        interval: Option<Interval>,
+    ) -> Result<Details, StoreError> {
+        self.detail(query, interval).await
+    }
+
+    async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError> {
+        self.listen_to(feedback).await
+    }
+
+    async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError> {
+        self.collect(experiment).await
+    }
+
+    async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError> {
+        self.keep(kept).await
+    }
+
+    async fn under_way(&self, since: Timestamp) -> Result<Vec<Row>, StoreError> {
+        self.unfinished(since).await
+    }
+
+    async fn roll_up(&self) -> Result<(), StoreError> {
+        self.count_up().await
     }
 
     async fn migration_state(&self) -> Result<MigrationState, StoreError> {

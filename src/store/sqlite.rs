@@ -3,7 +3,9 @@
 //! One connection writes, one reads; calls run on the blocking pool. SQLite announces nothing: this
 //! process is the only writer and knows its own changes.
 
+mod details;
 mod migrate;
+mod outcomes;
 mod report;
 mod sql;
 mod write;
@@ -14,18 +16,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::functions::FunctionFlags;
 use rusqlite::types::Value as Field;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::audit::{self, AuditQuery, Chained, Head};
 use super::migrations::{Migrated, MigrationState};
-use super::report::{Report, ReportQuery};
+use super::outcomes::{Feedback, Heard, Kept};
+use super::report::{Details, Interval, Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Exposure, LOCAL_FILE, Marks, Phase, Row,
     RowQuery, Store, StoreError, Table,
 };
 use crate::execution::Execution;
+use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 
 /// The outbox writes to the same file.
@@ -52,8 +59,15 @@ pub(super) fn open(data_dir: &Path) -> Result<Connection, StoreError> {
         .execute_batch(
             "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on;",
         )
+        .and_then(|()| add_logarithm(&connection))
         .map_err(|error| from_driver(&error))?;
     Ok(connection)
+}
+
+/// The bundled SQLite is built without mathematics; what counts executions takes logarithms.
+fn add_logarithm(connection: &Connection) -> rusqlite::Result<()> {
+    let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("ln", 1, pure, |context| Ok(context.get::<f64>(0)?.ln()))
 }
 
 impl Sqlite {
@@ -251,6 +265,47 @@ impl Store for Sqlite {
     async fn report(&self, query: &ReportQuery) -> Result<Report, StoreError> {
         let query = query.clone();
         Self::on(&self.reader, move |connection| report::count(connection, &query)).await
+    }
+
+    async fn details(
+        &self,
+        query: &ReportQuery,
+        interval: Option<Interval>,
+    ) -> Result<Details, StoreError> {
+        let query = query.clone();
+        Self::on(&self.reader, move |connection| details::detail(connection, &query, interval))
+            .await
+    }
+
+    async fn feedback(&self, feedback: &Feedback) -> Result<Heard, StoreError> {
+        let feedback = feedback.clone();
+        Self::on(&self.writer, move |connection| outcomes::hear(connection, &feedback)).await
+    }
+
+    async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError> {
+        Self::on(&self.reader, move |connection| outcomes::collect(connection, experiment)).await
+    }
+
+    async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError> {
+        let kept = kept.clone();
+        Self::on(&self.writer, move |connection| {
+            outcomes::keep(connection, &kept).map_err(|error| from_driver(&error))
+        })
+        .await
+    }
+
+    async fn under_way(&self, since: Timestamp) -> Result<Vec<Row>, StoreError> {
+        let rows = self
+            .read(move |connection| texts(connection, &sql::under_way(), [format!("{since:.6}")]))
+            .await?;
+        rows.iter().map(|json| Row::read(json)).collect()
+    }
+
+    async fn roll_up(&self) -> Result<(), StoreError> {
+        Self::on(&self.writer, |connection| {
+            outcomes::count_up(connection).map_err(|error| from_driver(&error))
+        })
+        .await
     }
 
     async fn migration_state(&self) -> Result<MigrationState, StoreError> {

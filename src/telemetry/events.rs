@@ -34,6 +34,11 @@ pub fn not_migrated(why: &str) {
     warn!(why, "the database was not migrated at start");
 }
 
+/// An experiment was ended because a variant did harm.
+pub fn experiment_harmed(id: &str, why: &str) {
+    warn!(experiment.id = id, why, "an experiment was ended because a variant did harm");
+}
+
 /// The copy for the day the database is away is older than it could be.
 pub fn snapshot_not_kept(why: &str) {
     warn!(why, "the last known good catalog could not be kept on disk");

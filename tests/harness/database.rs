@@ -124,6 +124,17 @@ impl Database {
         Held { _client: client, driver }
     }
 
+    /// The number that an expression gives, if any.
+    pub async fn number(&self, sql: &str) -> Option<f64> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.root, tokio_postgres::NoTls).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let sql = format!("select cast(({sql}) as double precision)");
+        let number = client.query_one(&sql, &[]).await.unwrap().get(0);
+        driver.abort();
+        number
+    }
+
     pub async fn count(&self, sql: &str) -> i64 {
         let (client, connection) =
             tokio_postgres::connect(&self.root, tokio_postgres::NoTls).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::Postgres;
 use super::{ADMIN_DEADLINE, Param, from_driver};
-use crate::store::report::{Report, ReportQuery};
+use crate::store::report::{Report, ReportQuery, VersionFigures, sketched};
 use crate::store::{StoreError, counted};
 use tokio_postgres::types::Type;
 
@@ -64,6 +64,39 @@ const TIMES: &str = "
            and ($5::uuid is null or template_id = $5)
            and ($6::text is null or template_name = $6)";
 
+/// Buckets as `statistics::sketch` has them.
+const SKETCH: &str = "
+    select row_to_json(one)::text from (
+        select 'response' as of, ceil(ln(greatest(execution_time_ms, 0.001)) / 0.02000066670666943)::integer as bucket,
+               count(*) as count, max(execution_time_ms) as max
+          from prompt_executions
+         where outcome not in ('blocked', 'rejected') and execution_time_ms is not null
+           and tenant_id = $1 and created_at >= $2 and created_at < $3
+           and ($4::text is null or model_name = $4)
+           and ($5::uuid is null or template_id = $5)
+           and ($6::text is null or template_name = $6)
+         group by 2
+         union all
+        select 'first_token' as of, ceil(ln(greatest(time_to_first_token_ms, 0.001)) / 0.02000066670666943)::integer as bucket,
+               count(*) as count, max(time_to_first_token_ms) as max
+          from prompt_executions
+         where outcome not in ('blocked', 'rejected') and time_to_first_token_ms is not null
+           and tenant_id = $1 and created_at >= $2 and created_at < $3
+           and ($4::text is null or model_name = $4)
+           and ($5::uuid is null or template_id = $5)
+           and ($6::text is null or template_name = $6)
+         group by 2
+         union all
+        select 'overhead' as of, ceil(ln(greatest(overhead_ms, 0.001)) / 0.02000066670666943)::integer as bucket,
+               count(*) as count, max(overhead_ms) as max
+          from prompt_executions
+         where outcome not in ('blocked', 'rejected') and overhead_ms is not null
+           and tenant_id = $1 and created_at >= $2 and created_at < $3
+           and ($4::text is null or model_name = $4)
+           and ($5::uuid is null or template_id = $5)
+           and ($6::text is null or template_name = $6)
+         group by 2) one";
+
 const GUARDRAILS: &str = "
     select row_to_json(one)::text from (
         select evaluation ->> 'rule_name' as rule_name,
@@ -105,9 +138,18 @@ impl Postgres {
             let rows = self.ask(ADMIN_DEADLINE, sql, &params).await?;
             rows.iter().map(|row| row.try_get(0).map_err(|error| from_driver(&error))).collect()
         };
+        let versions: Vec<VersionFigures> = counted(&ask(VERSIONS).await?)?;
+        let rows: u64 = versions.iter().map(|one| one.attempted).sum();
+        let exact = rows <= query.exact_rows_max;
+        let times = if exact {
+            counted(&ask(TIMES).await?)?.pop().unwrap_or_default()
+        } else {
+            sketched(&counted(&ask(SKETCH).await?)?)
+        };
         Ok(Report {
-            versions: counted(&ask(VERSIONS).await?)?,
-            times: counted(&ask(TIMES).await?)?.pop().unwrap_or_default(),
+            versions,
+            times,
+            exact,
             guardrails: counted(&ask(GUARDRAILS).await?)?,
             sources: counted(&ask(SOURCES).await?)?,
         })

@@ -76,6 +76,19 @@ pub(super) fn rows(table: Table) -> String {
     )
 }
 
+/// Experiments whose results may still change: those that run, and those that ended after a moment.
+pub(super) fn under_way() -> String {
+    let table = Table::Experiments;
+    let (columns, counters) = (selected(table.columns(), "one"), selected(table.counters(), "one"));
+    format!(
+        "select row_to_json(found)::text from (
+            select {columns}, {counters}, revision
+              from ab_test_experiments one
+             where status in ('active', 'paused') or (status = 'completed' and updated_at >= $1)
+             order by id) found"
+    )
+}
+
 /// Makes rows, or brings those of a known id up to date.
 pub(super) fn put(table: Table) -> String {
     let name = table.name();

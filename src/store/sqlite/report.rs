@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{from_driver, texts};
-use crate::store::report::{Report, ReportQuery};
+use crate::store::report::{Report, ReportQuery, VersionFigures, sketched};
 use crate::store::{StoreError, counted};
 
 /// Money is text here: whole dollars and the twelve decimals are summed apart, as integers.
@@ -98,6 +98,48 @@ const TIMES: &str = "
            and (?5 is null or template_id = ?5)
            and (?6 is null or template_name = ?6))";
 
+/// Buckets as `statistics::sketch` has them.
+const SKETCH: &str = "
+    select json_object('of', of, 'bucket', bucket, 'count', count, 'max', max) from (
+        select 'response' as of,
+               -- Upwards, as there is no function for it here.
+               cast(ln(max(execution_time_ms, 0.001)) / 0.02000066670666943 as integer)
+                   + (ln(max(execution_time_ms, 0.001)) > 0) as bucket,
+               count(*) as count, max(execution_time_ms) as max
+          from prompt_executions
+         where outcome not in ('blocked', 'rejected') and execution_time_ms is not null
+           and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
+           and (?4 is null or model_name = ?4)
+           and (?5 is null or template_id = ?5)
+           and (?6 is null or template_name = ?6)
+         group by 2
+         union all
+        select 'first_token' as of,
+               -- Upwards, as there is no function for it here.
+               cast(ln(max(time_to_first_token_ms, 0.001)) / 0.02000066670666943 as integer)
+                   + (ln(max(time_to_first_token_ms, 0.001)) > 0) as bucket,
+               count(*) as count, max(time_to_first_token_ms) as max
+          from prompt_executions
+         where outcome not in ('blocked', 'rejected') and time_to_first_token_ms is not null
+           and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
+           and (?4 is null or model_name = ?4)
+           and (?5 is null or template_id = ?5)
+           and (?6 is null or template_name = ?6)
+         group by 2
+         union all
+        select 'overhead' as of,
+               -- Upwards, as there is no function for it here.
+               cast(ln(max(overhead_ms, 0.001)) / 0.02000066670666943 as integer)
+                   + (ln(max(overhead_ms, 0.001)) > 0) as bucket,
+               count(*) as count, max(overhead_ms) as max
+          from prompt_executions
+         where outcome not in ('blocked', 'rejected') and overhead_ms is not null
+           and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
+           and (?4 is null or model_name = ?4)
+           and (?5 is null or template_id = ?5)
+           and (?6 is null or template_name = ?6)
+         group by 2)";
+
 const GUARDRAILS: &str = "
     select json_object('rule_name', rule_name, 'evaluations', evaluations,
                        'violations', violations, 'blocks', blocks)
@@ -137,9 +179,18 @@ pub(super) fn count(connection: &Connection, query: &ReportQuery) -> Result<Repo
         ];
         texts(connection, sql, params).map_err(|error| from_driver(&error))
     };
+    let versions: Vec<VersionFigures> = counted(&ask(VERSIONS)?)?;
+    let rows: u64 = versions.iter().map(|one| one.attempted).sum();
+    let exact = rows <= query.exact_rows_max;
+    let times = if exact {
+        counted(&ask(TIMES)?)?.pop().unwrap_or_default()
+    } else {
+        sketched(&counted(&ask(SKETCH)?)?)
+    };
     Ok(Report {
-        versions: counted(&ask(VERSIONS)?)?,
-        times: counted(&ask(TIMES)?)?.pop().unwrap_or_default(),
+        versions,
+        times,
+        exact,
         guardrails: counted(&ask(GUARDRAILS)?)?,
         sources: counted(&ask(SOURCES)?)?,
     })

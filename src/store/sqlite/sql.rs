@@ -59,6 +59,18 @@ pub(super) fn rows(query: &RowQuery) -> String {
     )
 }
 
+/// Experiments whose results may still change: those that run, and those that ended after a moment.
+pub(super) fn under_way() -> String {
+    let table = Table::Experiments;
+    let (columns, counters) = (members(table.columns()), members(table.counters()));
+    format!(
+        "select json_object({columns}, {counters}, 'revision', revision)
+           from ab_test_experiments
+          where status in ('active', 'paused') or (status = 'completed' and updated_at >= ?1)
+          order by id"
+    )
+}
+
 /// Makes rows, or brings those of a known id up to date.
 pub(super) fn put(table: Table) -> String {
     let name = table.name();
