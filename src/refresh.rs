@@ -129,7 +129,8 @@ impl Refresher {
         tiers.0.iter().find_map(|tier| {
             let templates = tier.definitions.templates.iter();
             let version = templates
-                .filter(|one| one.tenant_id == *tenant && one.name == name && one.is_active)
+                .filter(|one| one.tenant_id == *tenant && one.name == name)
+                .filter(|one| one.is_active && one.ab_test_group.is_none())
                 .find(|one| Version::compile(one).is_ok())?;
             Some((tier.source, version.version))
         })

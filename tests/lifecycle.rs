@@ -75,7 +75,7 @@ fn modes(experiment: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_the_draft_to_the_promotion() {
+async fn a_start_freezes_and_a_pause_is_a_phase() {
     everywhere(async |setting| {
         let writer = setting.writer;
         let ids = versions(writer, "life", &["one {who}", "two {who}"]).await;
@@ -131,7 +131,24 @@ async fn from_the_draft_to_the_promotion() {
         assert_eq!(modes(&resumed), ["start", "pause", "resume"]);
         assert_eq!(resumed["assignment"]["phase"], 3);
         setting.becomes("life", "ann", "life@2", "variant_a").await;
+    })
+    .await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_winner_is_promoted_by_a_person_and_everything_is_in_the_books() {
+    everywhere(async |setting| {
+        let writer = setting.writer;
+        let ids = versions(writer, "win", &["one {who}", "two {who}"]).await;
+        let split = json!({"traffic_split": {"control": 0, "variant_a": 100}});
+        let path = draft(writer, "win", &ids, &split).await;
+        let post = async |step: &str, body: Value| {
+            writer.must(200, "POST", &format!("{path}/{step}"), &body).await
+        };
+        post("start", json!({})).await;
+        setting.becomes("win", "ann", "win@2", "variant_a").await;
+        post("pause", json!({})).await;
+        post("resume", json!({})).await;
         let unknown = json!({"arm": "variant_z", "reason": "x"});
         writer.must(422, "POST", &format!("{path}/promote"), &unknown).await;
         let both = json!({"arm": "control", "template_id": ids[0], "reason": "x"});
@@ -142,8 +159,8 @@ async fn from_the_draft_to_the_promotion() {
             (&json!("completed"), &json!(ids[1]))
         );
         assert_eq!(promoted["phases"][2]["ended_at"], promoted["end_date"]);
-        setting.becomes("life", "ann", "life@2", "").await;
-        setting.becomes("life", "outsider", "life@2", "").await;
+        setting.becomes("win", "ann", "win@2", "").await;
+        setting.becomes("win", "bob", "win@2", "").await;
         let version =
             writer.must(200, "GET", &format!("/templates/{}", ids[1]), &Value::Null).await;
         assert_eq!(version["is_active"], true);
@@ -169,7 +186,7 @@ async fn from_the_draft_to_the_promotion() {
             ]
         );
         assert_eq!(audit["chain"]["verified"], true);
-        let back = writer.must(200, "POST", "/templates/life/rollback", &Value::Null).await;
+        let back = writer.must(200, "POST", "/templates/win/rollback", &Value::Null).await;
         assert_eq!(back["version"], 1, "a promotion can be rolled back as any activation");
     })
     .await;

@@ -43,8 +43,8 @@ fn moved(before: &HashMap<String, String>, after: &HashMap<String, String>) -> V
     before.keys().filter(|user| !stays(user)).cloned().collect()
 }
 
-/// Whether a user's bucket is in the range that min_move takes from control for 40/30/30.
-fn is_in_the_freed_range(salt: &str, user: &String) -> bool {
+/// Whether a user's bucket is in the range that `min_move` takes from control for 40/30/30.
+fn is_in_the_freed_range(salt: &str, user: &str) -> bool {
     (40_000..50_000).contains(&bucket(Purpose::Variant, salt, user))
 }
 

@@ -233,7 +233,8 @@ impl TemplateName {
     /// Takes in a version of a lesser source: it serves where nothing better does, and only if it
     /// works. Numbers of better sources stay theirs.
     fn fall_back(&mut self, slot: Slot) {
-        if self.active.is_none() && slot.definition.is_active {
+        let is_active = slot.definition.is_active && slot.definition.ab_test_group.is_none();
+        if self.active.is_none() && is_active {
             self.active = slot.serve().ok();
         }
         self.versions.entry(slot.definition.version).or_insert(slot);

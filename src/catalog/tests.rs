@@ -196,3 +196,67 @@ fn a_name_is_taken_over_while_nothing_of_it_changes() {
     let guarded = build(&Arc::new(guarded), &[], Some(&moved));
     assert!(!Arc::ptr_eq(&name(&guarded, "t"), &name(&moved, "t")));
 }
+
+#[test]
+fn a_version_of_a_group_is_never_the_active_one() {
+    let grouped = |version: u32| {
+        let mut one = template(version, true, "grouped {x}");
+        one["ab_test_group"] = json!("a");
+        one["traffic_percentage"] = json!(10);
+        one
+    };
+    let name = |catalog: &Catalog| {
+        let name = catalog.tenant(&Tenant::default()).unwrap().template("t").unwrap();
+        let active = name.active.as_ref().map(|served| served.version.number);
+        (active, name.groups.is_some())
+    };
+    let both = with(&[template(1, true, "{x}"), grouped(2)], &json!([]));
+    assert_eq!(name(&compile(both).unwrap()), (Some(1), true));
+    // Nor does a lesser source make it one.
+    let tier =
+        Tier { source: Source::File, definitions: Arc::new(with(&[grouped(2)], &json!([]))) };
+    let bare = Arc::new(with(&[template(1, false, "{x}")], &json!([])));
+    assert_eq!(name(&build(&bare, &[tier], None)), (None, false));
+    let broken = compile(with(
+        &[template(1, true, "{x}"), {
+            let mut one = grouped(2);
+            one["template_text"] = json!("{nope}");
+            one
+        }],
+        &json!([]),
+    ));
+    assert_eq!(broken.unwrap_err().object, "template t@2");
+}
+
+#[test]
+fn an_active_experiment_goes_over_a_paused_one_and_a_broken_pause_breaks_nothing() {
+    let experiment = |number: u128, status: &str, control: u128| {
+        json!({
+            "id": uuid::Uuid::from_u128(number), "name": format!("e-{number}"),
+            "template_name": "t", "status": status,
+            "control_template_id": uuid::Uuid::from_u128(control),
+            "traffic_split": {"control": 100},
+        })
+    };
+    let running = |experiments: &[serde_json::Value]| {
+        let catalog = compile(with(&[template(1, true, "{x}")], &json!(experiments))).unwrap();
+        let name = catalog.tenant(&Tenant::default()).unwrap().template("t").unwrap();
+        name.experiment
+            .as_ref()
+            .map(|one| (one.experiment.id.0.as_u128(), one.experiment.is_paused))
+    };
+    let (paused, active) = (experiment(7, "paused", 99), experiment(8, "active", 1));
+    assert_eq!(running(&[active.clone(), paused.clone()]), Some((8, false)));
+    assert_eq!(running(&[paused.clone(), active]), Some((8, false)));
+    assert_eq!(running(&[paused]), Some((7, true)));
+    assert_eq!(running(&[experiment(9, "completed", 1), experiment(10, "draft", 1)]), None);
+    let error = compile(with(
+        &[template(1, true, "{x}")],
+        &json!([{
+            "id": uuid::Uuid::from_u128(9), "name": "e", "template_name": "t", "status": "active",
+            "control_template_id": uuid::Uuid::from_u128(1), "traffic_split": {"control": 100},
+            "arms": [{"key": "control", "ranges": [{"enroll": [0, 100_000], "variant": [0, 99_999]}]}],
+        }]),
+    ));
+    assert!(error.unwrap_err().why.contains("exactly once"));
+}
