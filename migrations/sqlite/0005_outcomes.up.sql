@@ -349,6 +349,9 @@ begin
                    and x.created_at >= strftime('%Y-%m-%dT%H:%M:%f', coalesce(c.start_date, new.created_at), '-14 days')
                    and rtrim(x.created_at, 'Z') < rtrim(coalesce(c.start_date, new.created_at), 'Z')
                  where c.id = new.experiment_id and x.outcome not in ('blocked', 'rejected')
+                   and x.created_at < strftime('%Y-%m-%dT%H:%M:%f', coalesce(c.start_date, new.created_at), '+1 second')
+                   -- Once more, because what is below is looked at before what is beside it.
+                   and not exists (select 1 from ab_test_parameters p where p.experiment_id = new.experiment_id)
                  order by x.created_at desc
                  limit 20000)) b
      where e.id = new.experiment_id and new.arm is not null and new.unit_key is not null
