@@ -256,6 +256,9 @@ impl NewExperiment {
         if self.alpha.is_some_and(|alpha| !(alpha > 0.0 && alpha <= 0.5)) {
             check.refuse("alpha", "must be above 0 and at most 0.5");
         }
+        if self.alpha.is_some() && self.alpha_of_metric().is_some() {
+            check.refuse("alpha", "is in primary_metric as well; give it once");
+        }
         if self.baseline.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
             check.refuse("baseline", "must be from 0 to 1");
         }
@@ -271,6 +274,10 @@ impl NewExperiment {
             }
         }
         check.done()
+    }
+
+    fn alpha_of_metric(&self) -> Option<f64> {
+        self.primary_metric.as_ref()?.get("alpha")?.as_f64()
     }
 
     fn check_units(&self, check: &mut Check) {
@@ -289,7 +296,8 @@ impl NewExperiment {
     }
 
     fn definition(self, tenant: &Tenant, author: &str) -> ExperimentDefinition {
-        let design = Design { alpha: self.alpha, baseline: self.baseline, ..Design::default() };
+        let alpha = self.alpha.or_else(|| self.alpha_of_metric());
+        let design = Design { alpha, baseline: self.baseline, ..Design::default() };
         let assignment = Exceptions {
             forced_units: self.forced_units.unwrap_or_default(),
             excluded_units: self.excluded_units.unwrap_or_default(),
