@@ -565,7 +565,7 @@ async fn phases_follow_each_other_and_outlive_their_schema() {
         assert!(store.commit(&again).await.is_err(), "a phase has one number");
 
         // Down and up: what ran has a first phase, and what cannot be made again is kept.
-        assert_eq!(store.migrate_down(3).await.unwrap().versions, [4], "{}", store.kind());
+        assert_eq!(store.migrate_down(3).await.unwrap().versions, [5, 4], "{}", store.kind());
         store.migrate_up().await.unwrap();
         let phases = store.phases(id).await.unwrap();
         assert_eq!((phases.len(), phases[0].mode.as_str(), phases[0].ended_at), (1, "start", None));
