@@ -96,6 +96,11 @@ async fn everywhere(script: impl AsyncFn(Setting<'_>)) {
         |path: &std::path::Path| rusqlite::Connection::open(path.join("chaperone.db")).unwrap();
     outcomes::define(&sqlite, "user").await;
     sqlite.insert_executions(&rows()).await.unwrap();
+    assert_eq!(
+        sidecar.admin_post("/reload").await.status,
+        200,
+        "the versions are in force here too"
+    );
     script(Setting {
         sidecar: &sidecar,
         store: &sqlite,
@@ -156,7 +161,7 @@ async fn quantiles_agree(setting: &Setting<'_>, shown: &Value, which: &str) {
         let rows =
             format!("from prompt_executions where {which} and {REACHED} and {column} is not null");
         let count = setting.number(&format!("select count(*) {rows}")).await.unwrap();
-        assert!(count > 100.0);
+        assert!(count > 10.0, "{column}: {count}");
         for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)] {
             let rank = (count * q).ceil() - 1.0;
             let at = format!("select {column} {rows} order by {column} limit 1 offset {rank}");
@@ -184,7 +189,7 @@ async fn the_overview_is_what_the_rows_say() {
             let mean = "avg(case when outcome in ('blocked', 'rejected') then null else execution_time_ms end)";
             setting.agree(&one["avg_response_time_ms"], &of(mean, PERIOD)).await;
             setting.agree(&one["previous"]["avg_response_time_ms"], &of(mean, before)).await;
-            assert_eq!(one["is_active"], one["version"] == 1, "{one}");
+            assert_eq!(one["is_active"], id == Uuid::from_u128(1).to_string(), "{one}");
         }
         let found = "replace(cast(guardrails_evaluated as text), ' ', '') like '%\"passed\":false%'";
         let violations = format!("select count(*) from prompt_executions where {PERIOD} and {found}");
@@ -311,7 +316,8 @@ async fn suggestions_come_with_what_shows_them() {
         let items = found["items"].as_array().unwrap();
         let failing = items.iter().find(|one| one["reason"] == "failure_rate");
         let failing = failing.unwrap_or_else(|| panic!("nothing is suggested: {found}"));
-        assert_eq!((&failing["name"], &failing["version"]), (&Value::from("t"), &Value::from(2)));
+        let second = Value::from(Uuid::from_u128(2).to_string());
+        assert_eq!((&failing["name"], &failing["template_id"]), (&Value::from("t"), &second));
         let evidence = failing["evidence"].as_str().unwrap();
         let shown =
             setting.number(&format!("select count(*) from ({evidence}) shown")).await.unwrap();
