@@ -250,7 +250,7 @@ async fn four_starters_migrate_an_empty_database_once() {
     for starter in starters {
         ran += starter.await.unwrap();
     }
-    assert_eq!(ran, 4, "every migration, once");
+    assert_eq!(ran, 5, "every migration, once");
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
 }
 
