@@ -25,7 +25,13 @@ async fn start(writer: &Sidecar, primary: &Value) -> String {
     writer.must(200, "POST", &format!("/templates/{first}/activate"), &Value::Null).await;
     let experiment = json!({"name": "e", "template_name": "t", "control_template_id": first,
         "variant_template_ids": [second["id"]], "traffic_split": {"control": 50, "variant_a": 50},
-        "primary_metric": primary, "secondary_metrics": ["cost", "response_time"], "target_sample_size": 400});
+        "primary_metric": primary, "secondary_metrics": ["cost", "response_time", "cost_per_success"],
+        "target_sample_size": 400});
+    let mut decided_by_money = experiment.clone();
+    decided_by_money["primary_metric"] = json!("cost_per_success");
+    let refused = writer.ask("POST", "/ab-tests", Some(&decided_by_money)).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.json().to_string().contains("secondary_metrics"), "{}", refused.json());
     let experiment = writer.must(201, "POST", "/ab-tests", &experiment).await;
     let path = format!("/ab-tests/{}", experiment["id"].as_str().unwrap());
     writer.must(200, "POST", &format!("{path}/start"), &json!({"reason": "go"})).await;

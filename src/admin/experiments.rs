@@ -224,6 +224,7 @@ pub(super) struct NewExperiment {
     target_sample_size: Option<u32>,
     /// `response_time`, `success_rate`, `cost` or `custom`, or an object with such a `name`.
     primary_metric: Option<Value>,
+    /// Looked at beside it: the same, `response_time_mean` and `cost_per_success`.
     secondary_metrics: Option<Vec<Value>>,
     /// False positives that are put up with: above 0, at most 0.5; 0.05 unless told otherwise.
     alpha: Option<f64>,
@@ -269,8 +270,14 @@ impl NewExperiment {
             )
         {
             check.without_nulls(field, metric);
-            if let Err(why) = Measured::read(metric).and_then(|_| Rules::read(metric)) {
-                check.refuse(field, why);
+            match Measured::read(metric).and_then(|read| Rules::read(metric).map(|_| read)) {
+                Err(why) => check.refuse(field, why),
+                Ok(read) if field == "primary_metric" && !read.metric.may_decide() => {
+                    let detail = "must be response_time, success_rate, cost or custom; \
+                                  others may be among secondary_metrics";
+                    check.refuse(field, detail);
+                }
+                Ok(_) => {}
             }
         }
         check.done()

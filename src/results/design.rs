@@ -113,6 +113,8 @@ enum Name {
     SuccessRate,
     Cost,
     Custom,
+    ResponseTimeMean,
+    CostPerSuccess,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -150,6 +152,8 @@ impl Measured {
             Name::SuccessRate => Metric::SuccessRate,
             Name::Cost => Metric::Cost,
             Name::Custom => Metric::Custom { key },
+            Name::ResponseTimeMean => Metric::ResponseTimeMean,
+            Name::CostPerSuccess => Metric::CostPerSuccess,
         };
         if spelt.minimal_effect.is_some_and(|effect| effect <= 0.0) {
             return Err("minimal_effect must be above 0".to_owned());
@@ -223,6 +227,7 @@ mod tests {
             (json!("success_rate"), Metric::SuccessRate, Better::Higher),
             (json!({"name": "response_time"}), Metric::ResponseTime, Better::Lower),
             (json!("custom"), Metric::Custom { key: "score".to_owned() }, Better::Higher),
+            (json!("cost_per_success"), Metric::CostPerSuccess, Better::Lower),
             (
                 json!({"name": "custom", "feedback_key": "bad", "direction": "lower"}),
                 Metric::Custom { key: "bad".to_owned() },

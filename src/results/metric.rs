@@ -39,6 +39,11 @@ impl Metric {
         }
     }
 
+    /// Whether an experiment may be decided by it; the others are looked at beside what decides.
+    pub fn may_decide(&self) -> bool {
+        matches!(self, Self::SuccessRate | Self::ResponseTime | Self::Cost | Self::Custom { .. })
+    }
+
     /// Where it should go unless an experiment says otherwise.
     pub fn better(&self) -> Better {
         match self {
