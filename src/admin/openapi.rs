@@ -45,7 +45,8 @@ fn describe() -> utoipa::openapi::OpenApi {
     document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
     for (path, item) in &mut document.paths.paths {
         // A guardrail to test and the call that is spoken of are named in the body.
-        let named = path.contains('{') || ["/guardrails/test", "/feedback"].contains(&path.as_str());
+        let named =
+            path.contains('{') || ["/guardrails/test", "/feedback"].contains(&path.as_str());
         let PathItem { get, post, put, .. } = item;
         for (operation, sends) in [(get, false), (post, true), (put, true)] {
             if let Some(operation) = operation {
