@@ -82,7 +82,7 @@ async fn results_follow_the_calls_and_what_is_said_of_them() {
         assert_eq!((&one["difference"], &one["always_valid_p"]), (&json!(-1.0), &Value::Null));
         let names: Vec<&str> =
             results["metrics"].as_array().unwrap().iter().map(|one| one["metric"].as_str().unwrap()).collect();
-        assert_eq!(names, ["custom:helpful", "cost", "response_time", "success_rate", "blocked_rate"]);
+        assert_eq!(names, ["custom:helpful", "cost", "response_time", "cost_per_success", "success_rate", "blocked_rate"]);
         assert_eq!(results["health"]["feedback"][0]["units"], json!([[arms[0], arms[0]], [arms[1], arms[1]]]));
         assert_eq!(results["progress"]["percent"], 10.0);
 
