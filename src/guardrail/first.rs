@@ -2,7 +2,7 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::shapes::{self, Quad, lead};
+use super::shapes::{self, Quad};
 
 /// What matches begin with.
 #[derive(Debug)]
@@ -54,20 +54,9 @@ impl First {
                 self.is_word &= text.chars().next().is_some_and(char::is_alphanumeric);
                 literal.0.is_empty()
             }
-            HirKind::Class(Class::Bytes(class)) => {
-                for range in class.ranges() {
-                    self.bytes.range(range.start(), range.end());
-                    self.is_word &=
-                        (range.start()..=range.end()).all(|byte| byte.is_ascii_alphanumeric());
-                }
-                false
-            }
-            HirKind::Class(Class::Unicode(class)) => {
-                for range in class.ranges() {
-                    self.bytes.range(lead(range.start()), lead(range.end()));
-                    self.is_word =
-                        self.is_word && (range.start()..=range.end()).all(char::is_alphanumeric);
-                }
+            HirKind::Class(class) => {
+                self.bytes.add_firsts(class);
+                self.is_word = self.is_word && are_words(class);
                 false
             }
             HirKind::Repetition(repetition) => self.mark(&repetition.sub) || repetition.min == 0,
@@ -75,6 +64,20 @@ impl First {
             HirKind::Concat(parts) => parts.iter().all(|part| self.mark(part)),
             HirKind::Alternation(parts) => parts.iter().filter(|part| self.mark(part)).count() > 0,
         }
+    }
+}
+
+/// Whether all characters of a class are letters or digits.
+fn are_words(class: &Class) -> bool {
+    match class {
+        Class::Bytes(class) => class
+            .ranges()
+            .iter()
+            .all(|range| (range.start()..=range.end()).all(|byte| byte.is_ascii_alphanumeric())),
+        Class::Unicode(class) => class
+            .ranges()
+            .iter()
+            .all(|range| (range.start()..=range.end()).all(char::is_alphanumeric)),
     }
 }
 
@@ -87,8 +90,19 @@ fn pair(first: u8, second: u8) -> u8 {
 pub(super) struct ByteSet([u64; 4]);
 
 impl ByteSet {
-    pub(super) fn range(&mut self, from: u8, to: u8) {
-        (from..=to).for_each(|byte| self.add(byte));
+    /// Adds the first bytes of the characters of a class.
+    pub(super) fn add_firsts(&mut self, class: &Class) {
+        let lead =
+            |letter: char| letter.encode_utf8(&mut [0; 4]).as_bytes().first().copied().unwrap_or(0);
+        let mut add = |from: u8, to: u8| (from..=to).for_each(|byte| self.add(byte));
+        match class {
+            Class::Bytes(class) => {
+                class.ranges().iter().for_each(|range| add(range.start(), range.end()));
+            }
+            Class::Unicode(class) => {
+                class.ranges().iter().for_each(|range| add(lead(range.start()), lead(range.end())));
+            }
+        }
     }
 
     fn add(&mut self, byte: u8) {

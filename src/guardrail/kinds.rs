@@ -124,13 +124,13 @@ impl Kinds {
             letters.push(gather(&kinds, LETTER));
             odd.push(!gather(&kinds, PLAIN) & (u64::MAX >> (64 - chunk.len())));
         }
+        let [mut words, codes, digits] = [words, codes, digits].map(Bits);
+        let [odd, leet, letters] = [odd, leet, letters].map(Bits);
         let is_ascii = text.is_ascii();
         if !is_ascii {
             mark_letters(text, &odd, &mut words);
         }
-        let (starts, ranks) = starts(text.as_bytes(), &words);
-        let [words, codes, digits] = [words, codes, digits].map(Bits);
-        let [odd, leet, letters] = [odd, leet, letters].map(Bits);
+        let (starts, ranks) = starts(text.as_bytes(), &words.0);
         Self { words, starts, ranks, codes, digits, odd, leet, letters, is_ascii }
     }
 
@@ -160,21 +160,11 @@ fn gather(kinds: &[u8; 64], kind: u8) -> u64 {
 }
 
 /// Marks the letters beyond ASCII.
-fn mark_letters(text: &str, odd: &[u64], words: &mut [u64]) {
-    for (place, bits) in odd.iter().enumerate() {
-        let mut bits = *bits;
-        while bits != 0 {
-            let at = place * 64 + bits.trailing_zeros() as usize;
-            bits &= bits - 1;
-            let letter = text.get(at..).and_then(|tail| tail.chars().next());
-            let Some(letter) = letter.filter(|one| !one.is_ascii() && one.is_alphanumeric()) else {
-                continue;
-            };
-            for byte in at..at + letter.len_utf8() {
-                if let Some(bits) = words.get_mut(byte / 64) {
-                    *bits |= 1 << (byte % 64);
-                }
-            }
+fn mark_letters(text: &str, odd: &Bits, words: &mut Bits) {
+    for at in odd.within(0..text.len()) {
+        let letter = text.get(at..).and_then(|tail| tail.chars().next());
+        if let Some(letter) = letter.filter(|one| !one.is_ascii() && one.is_alphanumeric()) {
+            (at..at + letter.len_utf8()).for_each(|byte| words.add(byte));
         }
     }
 }

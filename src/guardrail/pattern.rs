@@ -42,6 +42,9 @@ impl Pattern {
         work: &mut Work,
     ) -> (Vec<(usize, Range<usize>)>, bool) {
         let mut found = Vec::new();
+        if work.is_spent {
+            return (found, false);
+        }
         // One that cannot be built has not looked, unless it is only turned.
         let Some(mut walker) = self.engine.walker() else { return (found, self.is_turned) };
         let mut ends = Vec::new();

@@ -17,14 +17,16 @@ const LETTER: (u8, u8) = (0x60, 0xe0);
 
 /// The shapes of four bytes of a text from one on, the first one lowest; zeros behind the end of the text.
 pub(super) fn quad(bytes: &[u8], at: usize) -> u32 {
-    let four = bytes.get(at..).unwrap_or_default().iter().take(4);
-    four.zip([0, 8, 16, 24]).fold(0, |quad, (byte, bits)| quad | u32::from(shape(*byte)) << bits)
+    four(bytes.get(at..).unwrap_or_default().iter())
 }
 
 /// The shapes of the four bytes before one, the last one lowest.
 pub(super) fn quad_before(bytes: &[u8], at: usize) -> u32 {
-    let four = bytes.get(..at).unwrap_or_default().iter().rev().take(4);
-    four.zip([0, 8, 16, 24]).fold(0, |quad, (byte, bits)| quad | u32::from(shape(*byte)) << bits)
+    four(bytes.get(..at).unwrap_or_default().iter().rev())
+}
+
+fn four<'b, B: Iterator<Item = &'b u8>>(bytes: B) -> u32 {
+    bytes.zip([0, 8, 16, 24]).fold(0, |quad, (byte, bits)| quad | u32::from(shape(*byte)) << bits)
 }
 
 /// Whether four shapes are among those allowed.
@@ -185,17 +187,7 @@ impl Way {
 
 fn of_class(class: &Class, before: &[Prefix]) -> Vec<Prefix> {
     let mut bytes = ByteSet::default();
-    match class {
-        Class::Bytes(class) => {
-            class.ranges().iter().for_each(|range| bytes.range(range.start(), range.end()));
-        }
-        Class::Unicode(class) => {
-            class
-                .ranges()
-                .iter()
-                .for_each(|range| bytes.range(lead(range.start()), lead(range.end())));
-        }
-    }
+    bytes.add_firsts(class);
     let mut shapes: Vec<(u8, u8)> = bytes.iter().map(|byte| (shape(byte), u8::MAX)).collect();
     shapes.sort_unstable();
     shapes.dedup();
@@ -217,10 +209,6 @@ fn of_class(class: &Class, before: &[Prefix]) -> Vec<Prefix> {
         }));
     }
     after
-}
-
-pub(super) fn lead(letter: char) -> u8 {
-    letter.encode_utf8(&mut [0; 4]).as_bytes().first().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! One pass over a stretch of text as it is written.
 //!
-//! The automaton reports every literal. A literal of a rule is a finding once its word edges are
-//! checked; an anchor marks the stretch of text around it, and each pattern then runs once over the
-//! stretches marked for it. What expressions may read in all is bounded.
+//! Literals are found, and patterns called to the places where they may match; each pattern then follows the
+//! text once from every byte of its places at which a match may begin. What expressions may read in all is
+//! bounded.
 
 use std::ops::Range;
 
@@ -31,8 +31,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn order(&self) -> (usize, usize) {
-        (usize::from(self.is_warning) << 32 | self.pattern, self.start)
+    fn order(&self) -> (bool, usize, usize) {
+        (self.is_warning, self.pattern, self.start)
     }
 }
 
