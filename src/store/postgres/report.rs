@@ -67,35 +67,18 @@ const TIMES: &str = "
 /// Buckets as `statistics::sketch` has them.
 const SKETCH: &str = "
     select row_to_json(one)::text from (
-        select 'response' as of, ceil(ln(greatest(execution_time_ms, 0.001)) / 0.02000066670666943)::integer as bucket,
-               count(*) as count, max(execution_time_ms) as max
+        select of, ceil(ln(greatest(ms, 0.001)) / 0.02000066670666943)::integer as bucket,
+               count(*) as count, max(ms) as max
           from prompt_executions
-         where outcome not in ('blocked', 'rejected') and execution_time_ms is not null
+         cross join lateral (values ('response', execution_time_ms),
+                                    ('first_token', time_to_first_token_ms),
+                                    ('overhead', overhead_ms)) as measured (of, ms)
+         where outcome not in ('blocked', 'rejected') and ms is not null
            and tenant_id = $1 and created_at >= $2 and created_at < $3
            and ($4::text is null or model_name = $4)
            and ($5::uuid is null or template_id = $5)
            and ($6::text is null or template_name = $6)
-         group by 2
-         union all
-        select 'first_token' as of, ceil(ln(greatest(time_to_first_token_ms, 0.001)) / 0.02000066670666943)::integer as bucket,
-               count(*) as count, max(time_to_first_token_ms) as max
-          from prompt_executions
-         where outcome not in ('blocked', 'rejected') and time_to_first_token_ms is not null
-           and tenant_id = $1 and created_at >= $2 and created_at < $3
-           and ($4::text is null or model_name = $4)
-           and ($5::uuid is null or template_id = $5)
-           and ($6::text is null or template_name = $6)
-         group by 2
-         union all
-        select 'overhead' as of, ceil(ln(greatest(overhead_ms, 0.001)) / 0.02000066670666943)::integer as bucket,
-               count(*) as count, max(overhead_ms) as max
-          from prompt_executions
-         where outcome not in ('blocked', 'rejected') and overhead_ms is not null
-           and tenant_id = $1 and created_at >= $2 and created_at < $3
-           and ($4::text is null or model_name = $4)
-           and ($5::uuid is null or template_id = $5)
-           and ($6::text is null or template_name = $6)
-         group by 2) one";
+         group by 1, 2) one";
 
 const GUARDRAILS: &str = "
     select row_to_json(one)::text from (

@@ -101,44 +101,22 @@ const TIMES: &str = "
 /// Buckets as `statistics::sketch` has them.
 const SKETCH: &str = "
     select json_object('of', of, 'bucket', bucket, 'count', count, 'max', max) from (
-        select 'response' as of,
+        select of,
                -- Upwards, as there is no function for it here.
-               cast(ln(max(execution_time_ms, 0.001)) / 0.02000066670666943 as integer)
-                   + (ln(max(execution_time_ms, 0.001)) > 0) as bucket,
-               count(*) as count, max(execution_time_ms) as max
-          from prompt_executions
-         where outcome not in ('blocked', 'rejected') and execution_time_ms is not null
-           and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
-           and (?4 is null or model_name = ?4)
-           and (?5 is null or template_id = ?5)
-           and (?6 is null or template_name = ?6)
-         group by 2
-         union all
-        select 'first_token' as of,
-               -- Upwards, as there is no function for it here.
-               cast(ln(max(time_to_first_token_ms, 0.001)) / 0.02000066670666943 as integer)
-                   + (ln(max(time_to_first_token_ms, 0.001)) > 0) as bucket,
-               count(*) as count, max(time_to_first_token_ms) as max
-          from prompt_executions
-         where outcome not in ('blocked', 'rejected') and time_to_first_token_ms is not null
-           and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
-           and (?4 is null or model_name = ?4)
-           and (?5 is null or template_id = ?5)
-           and (?6 is null or template_name = ?6)
-         group by 2
-         union all
-        select 'overhead' as of,
-               -- Upwards, as there is no function for it here.
-               cast(ln(max(overhead_ms, 0.001)) / 0.02000066670666943 as integer)
-                   + (ln(max(overhead_ms, 0.001)) > 0) as bucket,
-               count(*) as count, max(overhead_ms) as max
-          from prompt_executions
-         where outcome not in ('blocked', 'rejected') and overhead_ms is not null
-           and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
-           and (?4 is null or model_name = ?4)
-           and (?5 is null or template_id = ?5)
-           and (?6 is null or template_name = ?6)
-         group by 2)";
+               cast(ln(max(ms, 0.001)) / 0.02000066670666943 as integer) + (ln(max(ms, 0.001)) > 0) as bucket,
+               count(*) as count, max(ms) as max
+          from (select of, case of when 'response' then execution_time_ms
+                                   when 'first_token' then time_to_first_token_ms
+                                   else overhead_ms end as ms
+                  from prompt_executions
+                  join (select 'response' as of union all select 'first_token' union all select 'overhead')
+                 where outcome not in ('blocked', 'rejected')
+                   and tenant_id = ?1 and created_at >= ?2 and created_at < ?3
+                   and (?4 is null or model_name = ?4)
+                   and (?5 is null or template_id = ?5)
+                   and (?6 is null or template_name = ?6))
+         where ms is not null
+         group by 1, 2)";
 
 const GUARDRAILS: &str = "
     select json_object('rule_name', rule_name, 'evaluations', evaluations,
