@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::first::ByteSet;
 use super::shapes::{self, Quad};
 use super::shares;
 
@@ -58,14 +59,6 @@ impl Around {
             Self::These(quads.into())
         }
     }
-
-    /// What is allowed; none: anything.
-    pub(super) fn quads(&self) -> &[Quad] {
-        match self {
-            Self::Edge | Self::Anything => &[],
-            Self::These(quads) => quads,
-        }
-    }
 }
 
 /// What a match contains: one of these literals (in any ASCII case), and others around it.
@@ -75,6 +68,8 @@ pub(super) struct Anchors {
     pub(super) literals: Vec<Needle>,
     /// How far before a literal a match may begin, and how far behind its end it may end.
     pub(super) reach: (usize, usize),
+    /// All bytes that may stand between the beginning of a match and the literal, unless spaces may.
+    pub(super) lead: Option<ByteSet>,
     /// Sets of which one literal each must begin so far before or behind it; the rarest first.
     pub(super) others: Vec<Other>,
 }
@@ -130,7 +125,11 @@ impl Anchors {
         others.sort_by_key(|(share, _)| *share);
         let others = others.into_iter().map(|(_, other)| other).take(OTHERS_MAX).collect();
         let reach = (len(parts.get(..=at)), len(parts.get(at..)));
-        Some(Self { literals: among(chosen, pieces)?, reach, others })
+        let leading = if chosen.is_exact { chosen.span.start } else { chosen.span.end };
+        let mut lead = ByteSet::default();
+        pieces.iter().take(leading).for_each(|piece| lead.add_all(piece));
+        let lead = Some(lead).filter(|lead| !lead.contains(b' '));
+        Some(Self { literals: among(chosen, pieces)?, reach, lead, others })
     }
 
     /// Whether its literals are rare enough to be worth looking for.
@@ -162,6 +161,8 @@ struct Part {
     len_max: usize,
     /// Which of the pieces it is.
     span: Range<usize>,
+    /// Whether it begins with its literals, and does not only hold them.
+    is_exact: bool,
 }
 
 impl Part {
@@ -214,7 +215,7 @@ fn parts_of(pieces: &[Hir], (is_first, is_last): (bool, bool)) -> Vec<Part> {
             let (is_first, is_last) = edges(&span);
             let set = needles(set, is_first, is_last);
             let literals = Some(set).filter(|set| is_useful(set));
-            parts.push(Part { literals, len_max: len(&span), span });
+            parts.push(Part { literals, len_max: len(&span), span, is_exact: true });
         }
     };
     for (at, piece) in pieces.iter().enumerate() {
@@ -241,13 +242,14 @@ fn parts_of(pieces: &[Hir], (is_first, is_last): (bool, bool)) -> Vec<Part> {
                         for one in &mut set {
                             one.after = Around::Anything;
                         }
-                        parts.push(Part { literals: Some(set), len_max: len(&span), span });
+                        let (literals, len_max) = (Some(set), len(&span));
+                        parts.push(Part { literals, len_max, span, is_exact: true });
                     }
                     (run, _) => end_run(run, &mut parts),
                 }
                 let span = at..at + 1;
                 let literals = required(piece, edges(&span));
-                parts.push(Part { literals, len_max: len(&span), span });
+                parts.push(Part { literals, len_max: len(&span), span, is_exact: false });
             }
         }
     }

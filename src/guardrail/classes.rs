@@ -14,6 +14,9 @@ pub(super) const LEET: u8 = 16;
 /// A letter of ASCII.
 pub(super) const LETTER: u8 = 32;
 
+/// A letter of codes that no number in hexadecimal has, with or without its `0x`.
+pub(super) const BEYOND_HEX: u8 = 64;
+
 /// The kinds of a byte.
 pub(super) fn of(byte: u8) -> u8 {
     KINDS.get(usize::from(byte)).copied().unwrap_or(0)
@@ -54,6 +57,9 @@ const fn kinds_of(byte: u8) -> u8 {
     }
     if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=') {
         kinds |= CODE;
+        if !byte.is_ascii_hexdigit() && byte != b'x' {
+            kinds |= BEYOND_HEX;
+        }
     }
     let is_shown = !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r');
     if is_shown && !matches!(byte, b'%' | b'&' | b'\\') {

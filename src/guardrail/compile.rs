@@ -108,7 +108,7 @@ impl Guardrails {
             let acts = rule.acts(one.config.action);
             let (rule, config) = (one.rule, one.config);
             if let Seed::Literals(anchors) = &engine.seed {
-                let caller = Caller { pattern: patterns.len(), rule, is_turned, is_warning: !acts };
+                let caller = Caller::new((patterns.len(), rule), is_turned, !acts);
                 needles.call(caller, anchors, config.whole_word);
             }
             gates.add(&engine.first, config.whole_word);

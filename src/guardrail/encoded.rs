@@ -13,7 +13,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::kinds::Kinds;
 
 /// Characters of the shortest stretch: `aWdub3JlIHRoZQ==` is a dozen letters.
-const STRETCH_MIN: usize = 16;
+const STRETCH_MIN: u32 = 16;
 /// Lines of a long stretch that is broken into lines are at least so long.
 const LINE_MIN: usize = 40;
 /// Characters of a group with its `0x`.
@@ -22,6 +22,8 @@ const GROUP_MAX: usize = 10;
 const READABLE_PERCENT: usize = 75;
 /// Bytes that a stretch needs to be decoded to.
 const DECODED_MIN: usize = 8;
+/// Bytes of as many groups, of two digits each and one between.
+const GROUPED_MIN: u32 = 23;
 
 /// A text inside a text.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,8 +37,8 @@ pub(super) struct Encoded {
 /// All of them.
 pub(super) fn find(text: &str, kinds: &Kinds) -> Vec<Encoded> {
     let mut found = Vec::new();
-    let Runs { long, mut is_grouped, .. } = Runs::of(text, kinds);
-    for span in long {
+    let mut is_grouped = has_groups(text, kinds);
+    for span in stretches(text, kinds) {
         let Some(code) = text.get(span.clone()) else { continue };
         is_grouped |= code.contains('-');
         let decoders = [hexadecimal, base32, base64];
@@ -49,38 +51,43 @@ pub(super) fn find(text: &str, kinds: &Kinds) -> Vec<Encoded> {
     found
 }
 
-/// Where codes may stand: long runs of the letters they are written in, over line ends if the lines are
-/// long; and whether there are many short groups in a row.
-#[derive(Default)]
-struct Runs {
-    long: Vec<Range<usize>>,
-    groups_in_a_row: usize,
-    is_grouped: bool,
-}
-
-impl Runs {
-    fn of(text: &str, kinds: &Kinds) -> Self {
-        let mut runs = Self::default();
-        kinds.codes.runs(0..text.len()).for_each(|run| runs.end(text.as_bytes(), run));
-        runs
-    }
-
-    fn end(&mut self, bytes: &[u8], run: Range<usize>) {
-        let is_short = run.len() <= GROUP_MAX && bytes.get(run.clone()).is_some_and(is_group);
-        self.groups_in_a_row = if is_short { self.groups_in_a_row + 1 } else { 0 };
-        self.is_grouped |= self.groups_in_a_row >= DECODED_MIN;
-        match self.long.last_mut() {
-            Some(last) if last.len() >= LINE_MIN && is_line_end(bytes, last.end, run.start) => {
-                last.end = run.end;
-            }
-            _ if run.len() >= STRETCH_MIN => self.long.push(run),
-            _ => {}
+/// Long runs of the letters that codes are written in, over line ends if the lines are long.
+fn stretches(text: &str, kinds: &Kinds) -> Vec<Range<usize>> {
+    let mut long: Vec<Range<usize>> = Vec::new();
+    for mut run in kinds.codes.long_runs(STRETCH_MIN) {
+        if long.last().is_some_and(|last| run.start < last.end) {
+            continue;
         }
+        while run.len() >= LINE_MIN
+            && let Some(next) = next_line(text.as_bytes(), run.end)
+            && kinds.codes.has(next)
+        {
+            run.end = kinds.codes.next_without(next..text.len());
+        }
+        long.push(run);
     }
+    long
 }
 
-fn is_line_end(bytes: &[u8], from: usize, to: usize) -> bool {
-    matches!(bytes.get(from..to), Some(b"\n" | b"\r\n"))
+/// Whether there are many short groups of digits in a row.
+fn has_groups(text: &str, kinds: &Kinds) -> bool {
+    kinds.beyond_hex.inverse(text.len()).long_runs(GROUPED_MIN).any(|gap| {
+        let is_group = |run: Range<usize>| {
+            run.len() <= GROUP_MAX && text.as_bytes().get(run).is_some_and(is_group)
+        };
+        let mut in_a_row = 0;
+        kinds.codes.runs(gap).any(|run| {
+            in_a_row = if is_group(run) { in_a_row + 1 } else { 0 };
+            in_a_row >= DECODED_MIN
+        })
+    })
+}
+
+/// What follows a line that ends at a byte.
+fn next_line(bytes: &[u8], end: usize) -> Option<usize> {
+    let rest = bytes.get(end..)?;
+    let len = if rest.starts_with(b"\r\n") { 2 } else { usize::from(rest.starts_with(b"\n")) };
+    (len > 0).then_some(end + len)
 }
 
 fn base64(code: &str) -> Option<Vec<u8>> {

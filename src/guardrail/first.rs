@@ -9,8 +9,6 @@ use super::shapes::{self, Quad};
 pub(super) struct First {
     /// Their first bytes.
     pub(super) bytes: ByteSet,
-    /// Of the shapes of their first two bytes, a sum of both.
-    pub(super) pairs: ByteSet,
     /// The shapes of their first four bytes, and what of each counts.
     pub(super) quads: Vec<Quad>,
     /// Whether all begin with a letter or digit.
@@ -19,29 +17,10 @@ pub(super) struct First {
 
 impl First {
     pub(super) fn of(hir: &Hir) -> Self {
-        let mut first = Self {
-            bytes: ByteSet::default(),
-            pairs: ByteSet::default(),
-            quads: Vec::new(),
-            is_word: true,
-        };
+        let mut first = Self { bytes: ByteSet::default(), quads: Vec::new(), is_word: true };
         first.mark(hir);
         first.quads = shapes::beginnings(std::slice::from_ref(hir));
-        for (known, mask) in &first.quads {
-            let ([one, two, ..], [of_one, of_two, ..]) = (known.to_le_bytes(), mask.to_le_bytes());
-            for first_shape in shapes::all().filter(|shape| shape & of_one == one) {
-                for second in shapes::all().filter(|shape| shape & of_two == two) {
-                    first.pairs.add(pair(first_shape, second));
-                }
-            }
-        }
         first
-    }
-
-    /// The sum of the first two bytes.
-    pub(super) fn pair(quad: u32) -> u8 {
-        let [first, second, ..] = quad.to_le_bytes();
-        pair(first, second)
     }
 
     /// Marks the bytes that a match may begin with; whether it may also be empty.
@@ -81,10 +60,6 @@ fn are_words(class: &Class) -> bool {
     }
 }
 
-fn pair(first: u8, second: u8) -> u8 {
-    first.wrapping_mul(8) ^ second.wrapping_mul(37) >> 5
-}
-
 /// A set of bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ByteSet([u64; 4]);
@@ -105,7 +80,35 @@ impl ByteSet {
         }
     }
 
-    fn add(&mut self, byte: u8) {
+    /// Adds every byte that texts of an expression may hold.
+    pub(super) fn add_all(&mut self, hir: &Hir) {
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => {}
+            HirKind::Literal(literal) => literal.0.iter().for_each(|byte| self.add(*byte)),
+            HirKind::Class(Class::Bytes(class)) => {
+                let bytes = class.ranges().iter().flat_map(|range| range.start()..=range.end());
+                bytes.for_each(|byte| self.add(byte));
+            }
+            HirKind::Class(Class::Unicode(class)) => {
+                for range in class.ranges() {
+                    let ascii = range.start()..=range.end().min('\u{7f}');
+                    ascii.filter_map(|one| u8::try_from(one).ok()).for_each(|byte| self.add(byte));
+                    if !range.end().is_ascii() {
+                        (0x80..=u8::MAX).for_each(|byte| self.add(byte));
+                    }
+                }
+            }
+            HirKind::Repetition(repetition) => self.add_all(&repetition.sub),
+            HirKind::Capture(capture) => self.add_all(&capture.sub),
+            HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+                for part in parts {
+                    self.add_all(part);
+                }
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, byte: u8) {
         if let Some(bits) = self.0.get_mut(usize::from(byte / 64)) {
             *bits |= 1 << (byte % 64);
         }
@@ -127,17 +130,17 @@ impl ByteSet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shapes::{is_among, quad};
+    use super::super::quads::Quads;
+    use super::super::shapes::quad;
     use super::First;
 
     #[test]
     fn what_matches_begin_with() {
         let first = |regex: &str| First::of(&regex_syntax::parse(regex).unwrap());
         let allows = |first: &First, text: &str| {
-            let quad = quad(text.as_bytes(), 0);
-            first.bytes.contains(text.as_bytes()[0])
-                && first.pairs.contains(First::pair(quad))
-                && is_among(quad, &first.quads)
+            let mut quads = Quads::default();
+            let set = quads.add(&first.quads);
+            first.bytes.contains(text.as_bytes()[0]) && quads.has(&set, quad(text.as_bytes(), 0))
         };
         let words = first("(?i)(?:ignore|forget|no)[ ,]{1,3}all");
         assert!(words.is_word);

@@ -2,22 +2,22 @@
 //! called stands close together in memory, apart from the patterns, which are many and large.
 
 use super::first::{ByteSet, First};
-use super::shapes::{Quad, is_among, quad};
+use super::quads::{QuadSet, Quads};
+use super::shapes::quad;
 use super::sweep::{Place, View};
 
 /// The gates of all patterns, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     all: Vec<Gate>,
-    quads: Vec<Quad>,
+    quads: Quads,
 }
 
 /// What tells whether a match may begin at a byte.
 #[derive(Debug)]
 struct Gate {
-    pairs: ByteSet,
-    /// Where in `quads` its own are, and how many.
-    quads: (u32, u32),
+    /// What the first four bytes look like.
+    quads: QuadSet,
     /// Whether all its matches begin where a word does.
     begins_words: bool,
     whole_word: bool,
@@ -27,20 +27,13 @@ struct Gate {
 impl Gates {
     /// Adds the gate of the next pattern.
     pub(super) fn add(&mut self, first: &First, whole_word: bool) {
-        let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
-        let quads = (place(self.quads.len()), place(first.quads.len()));
-        self.quads.extend_from_slice(&first.quads);
-        let (pairs, bytes) = (first.pairs, first.bytes);
+        let quads = self.quads.add(&first.quads);
         let begins_words = whole_word && first.is_word;
-        self.all.push(Gate { pairs, quads, begins_words, whole_word, bytes });
+        self.all.push(Gate { quads, begins_words, whole_word, bytes: first.bytes });
     }
 
     fn allows(&self, gate: &Gate, quad: u32) -> bool {
-        let (first, count) = gate.quads;
-        gate.pairs.contains(First::pair(quad)) && {
-            let quads = self.quads.get(first as usize..(first + count) as usize);
-            is_among(quad, quads.unwrap_or_default())
-        }
+        self.quads.has(&gate.quads, quad)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::classes::{self, CODE, DIGIT, LEET, LETTER, PLAIN, WORD};
+use super::classes::{self, BEYOND_HEX, CODE, DIGIT, LEET, LETTER, PLAIN, WORD};
 use super::shapes::quad;
 
 /// Bits of a text, one for each byte.
@@ -61,6 +61,34 @@ impl Bits {
         })
     }
 
+    /// The bits that are not set, of a text of this length.
+    pub(super) fn inverse(&self, len: usize) -> Self {
+        let of_text = |place: usize| u64::MAX >> 64_usize.saturating_sub(len - place * 64);
+        let inverse = |(place, bits): (usize, &u64)| !bits & of_text(place);
+        Self(self.0.iter().enumerate().map(inverse).collect())
+    }
+
+    /// The runs of at least so many bytes that have the bit; at most 64 are asked for.
+    pub(super) fn long_runs(&self, min: u32) -> impl Iterator<Item = Range<usize>> + '_ {
+        let end = self.0.len() * 64;
+        let (mut place, mut from) = (0, 0);
+        std::iter::from_fn(move || {
+            while let Some(bits) = self.0.get(place) {
+                let next = self.0.get(place + 1).copied().unwrap_or(0);
+                let begin = begin_runs(*bits, next, min);
+                let ahead = begin & (u64::MAX << (from.max(place * 64) % 64));
+                if ahead != 0 {
+                    let start = place * 64 + ahead.trailing_zeros() as usize;
+                    from = self.next_without(start..end);
+                    place = from / 64;
+                    return Some(start..from);
+                }
+                place += 1;
+            }
+            None
+        })
+    }
+
     /// The first byte in a stretch that does not have the bit; the end if all have it.
     pub(super) fn next_without(&self, Range { start, end }: Range<usize>) -> usize {
         let mut place = start / 64;
@@ -74,6 +102,18 @@ impl Bits {
         }
         end
     }
+}
+
+/// Which bits so many others in a row follow, with those of the next 64 bytes.
+fn begin_runs(bits: u64, next: u64, min: u32) -> u64 {
+    let mut runs = u128::from(next) << 64 | u128::from(bits);
+    let mut len = 1;
+    // A run is twice as long where a run goes on as a run.
+    while len < min {
+        let more = len.min(min - len);
+        (runs, len) = (runs & runs >> more, len + more);
+    }
+    u64::try_from(runs & u128::from(u64::MAX)).unwrap_or(0)
 }
 
 /// Where a word begins, and with which bytes.
@@ -95,6 +135,8 @@ pub(super) struct Kinds {
     ranks: Vec<u32>,
     /// What codes and tokens are written in: letters, digits, `+ / - _ =`.
     pub(super) codes: Bits,
+    /// Those of them that no number in hexadecimal has.
+    pub(super) beyond_hex: Bits,
     /// Decimal digits.
     pub(super) digits: Bits,
     /// What may read otherwise than it is written.
@@ -111,7 +153,7 @@ impl Kinds {
         let places = text.len().div_ceil(64);
         let with = || Vec::with_capacity(places);
         let (mut words, mut codes, mut digits, mut odd) = (with(), with(), with(), with());
-        let (mut leet, mut letters) = (with(), with());
+        let (mut leet, mut letters, mut beyond_hex) = (with(), with(), with());
         for chunk in text.as_bytes().chunks(64) {
             let mut kinds = [0; 64];
             for (kinds, byte) in kinds.iter_mut().zip(chunk) {
@@ -122,16 +164,17 @@ impl Kinds {
             digits.push(gather(&kinds, DIGIT));
             leet.push(gather(&kinds, LEET));
             letters.push(gather(&kinds, LETTER));
+            beyond_hex.push(gather(&kinds, BEYOND_HEX));
             odd.push(!gather(&kinds, PLAIN) & (u64::MAX >> (64 - chunk.len())));
         }
         let [mut words, codes, digits] = [words, codes, digits].map(Bits);
-        let [odd, leet, letters] = [odd, leet, letters].map(Bits);
+        let [odd, leet, letters, beyond_hex] = [odd, leet, letters, beyond_hex].map(Bits);
         let is_ascii = text.is_ascii();
         if !is_ascii {
             mark_letters(text, &odd, &mut words);
         }
         let (starts, ranks) = starts(text.as_bytes(), &words.0);
-        Self { words, starts, ranks, codes, digits, odd, leet, letters, is_ascii }
+        Self { words, starts, ranks, codes, beyond_hex, digits, odd, leet, letters, is_ascii }
     }
 
     /// The words that begin at or behind a byte.
@@ -205,6 +248,11 @@ mod tests {
         assert_eq!(codes, ["s", "12", "a_b-c=", "41"].map(|one| one).to_vec());
         assert_eq!(kinds.digits.within(0..text.len()).collect::<Vec<_>>(), [71, 72, 82, 83]);
         assert_eq!(kinds.odd.next(70..text.len()), Some(81));
+        let long = |bits: &super::Bits, min: u32| bits.long_runs(min).collect::<Vec<_>>();
+        assert_eq!(long(&kinds.words, 64), vec![0..66]);
+        assert_eq!(long(&kinds.codes, 5), [0..64, 74..80]);
+        assert_eq!(long(&kinds.codes, 64), vec![0..64]);
+        assert_eq!(long(&kinds.digits.inverse(text.len()), 9), [0..71, 73..82]);
         assert!(kinds.cuts(63) && kinds.cuts(64) && !kinds.cuts(66) && !kinds.cuts(69));
         assert!(!kinds.is_ascii && Kinds::of("plain").is_ascii);
     }

@@ -10,8 +10,11 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 
 use super::anchors::{Anchors, Around, Needle};
+use super::first::ByteSet;
+use super::part::Part;
+use super::quads::{QuadSet, Quads};
 use super::scan::{Finding, RuleSet, What};
-use super::shapes::{Quad, is_among, quad, quad_before};
+use super::shapes::{Quad, quad, quad_before};
 use super::sieve::{Edges, Sieve};
 use super::stood::Stood;
 use super::sweep::{Place, View};
@@ -23,20 +26,31 @@ pub(super) struct Literals {
     automaton: Option<NFA>,
     /// Where one may begin.
     sieve: Sieve,
-    /// What each is for.
-    uses: Vec<Vec<Use>>,
-    /// The place of each among those that patterns need around their anchors.
-    needs: Vec<Option<usize>>,
+    /// By literal.
+    purposes: Vec<Purpose>,
+    uses: Vec<Use>,
     needed: usize,
-    /// Sets of such literals, by their places; each once: many patterns need the same.
+    /// Sets of literals that patterns need around anchors, by their places among such; each set once.
     sets: Vec<Vec<usize>>,
-    /// By call, one behind the other: what must stand around the anchor.
+    /// What must stand around anchors.
     others: Vec<Others>,
-    /// What may stand right beside anchors.
-    quads: Vec<Quad>,
+    /// What may stand right beside anchors, each set once.
+    besides: Vec<QuadSet>,
+    quads: Quads,
+    /// What may stand between the beginning of a match and an anchor.
+    leads: Vec<ByteSet>,
 }
 
-/// Why a literal is in the automaton.
+/// Why a literal is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Purpose {
+    /// Its place among those that patterns need around their anchors.
+    need: Option<u32>,
+    /// Where in `uses` its own are.
+    uses: Part,
+}
+
+/// What a literal is used for.
 #[derive(Debug, Clone, Copy)]
 enum Use {
     /// It is a literal of this rule.
@@ -50,23 +64,25 @@ enum Use {
 struct Call {
     caller: Caller,
     /// How far before the anchor a match may begin.
-    before: usize,
+    before: u32,
+    /// Where in `leads` the bytes are that may stand between.
+    lead: Option<u32>,
     edges: Edges,
-    /// Where in `others` what must stand around it is, and how many they are.
-    others: (usize, usize),
-    /// Where in `quads` what may stand right before and behind it is, and how many; none: anything.
-    beside: [(usize, usize); 2],
+    /// Where in `others` what must stand around it is.
+    others: Part,
+    /// Where in `besides` what may stand right before and behind it is; none: anything.
+    beside: [Option<u32>; 2],
 }
 
 /// Which pattern is called.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller {
-    pub(super) pattern: usize,
-    pub(super) rule: usize,
+    pattern: u32,
+    rule: u32,
     /// Only in requests.
-    pub(super) is_turned: bool,
+    is_turned: bool,
     /// What it finds is only reported.
-    pub(super) is_warning: bool,
+    is_warning: bool,
 }
 
 /// A set of literals of which one must begin so far before or behind an anchor.
@@ -81,18 +97,21 @@ impl Literals {
     pub(super) fn find(&self, view: View<'_>, rules: &RuleSet) -> (Vec<Finding>, Vec<Place>) {
         let (mut findings, mut calls) = (Vec::new(), Vec::new());
         let Some(automaton) = &self.automaton else { return (findings, Vec::new()) };
-        let lower = view.text.to_ascii_lowercase();
+        let (text, lower) = (view.text.as_bytes(), view.text.to_ascii_lowercase());
         let mut stood = Stood::new(self.needed);
         let mut hit = |literal: usize, start: usize, end: usize| {
-            if let Some(place) = self.needs.get(literal).copied().flatten() {
-                stood.push(place, start);
+            let Some(purpose) = self.purposes.get(literal) else { return };
+            if let Some(place) = purpose.need {
+                stood.push(place as usize, start);
+            }
+            if purpose.uses.len() == 0 {
+                return;
             }
             let edges =
                 Edges { begins_word: !view.kinds.cuts(start), ends_word: !view.kinds.cuts(end) };
-            let beside =
-                [quad_before(view.text.as_bytes(), start), quad(view.text.as_bytes(), end)];
-            for purpose in self.uses.get(literal).into_iter().flatten() {
-                match purpose {
+            let beside = [quad_before(text, start), quad(text, end)];
+            for one in purpose.uses.of(&self.uses) {
+                match one {
                     Use::Literal(rule) if rules.contains(*rule) && edges == Edges::WORD => {
                         let (rule, what, begins) = (*rule, What::Literal, start);
                         findings.push(Finding { start, end, rule, what, begins });
@@ -113,19 +132,19 @@ impl Literals {
             from_here(automaton, lower.as_bytes(), start, &mut hit);
         }
         stood.sort();
-        (findings, self.called(&calls, &stood))
+        (findings, self.called(text, &calls, &stood))
     }
 
     /// Whether what stands right beside an anchor may.
     fn allows(&self, call: &Call, beside: [u32; 2]) -> bool {
-        call.beside.iter().zip(beside).all(|((first, count), quad)| {
-            let allowed = self.quads.get(*first..first + count).unwrap_or_default();
-            allowed.is_empty() || is_among(quad, allowed)
+        call.beside.iter().zip(beside).all(|(allowed, quad)| {
+            let allowed = allowed.and_then(|one| self.besides.get(one as usize));
+            allowed.is_none_or(|allowed| self.quads.has(allowed, quad))
         })
     }
 
     /// The places of the calls around which everything stands that they need.
-    fn called(&self, calls: &[(&Call, usize)], stood: &Stood) -> Vec<Place> {
+    fn called(&self, text: &[u8], calls: &[(&Call, usize)], stood: &Stood) -> Vec<Place> {
         // By set, whether any of its literals stood anywhere: most calls end with this.
         let mut is_there: Vec<Option<bool>> = vec![None; self.sets.len()];
         let set = |set: usize| self.sets.get(set).map(Vec::as_slice).unwrap_or_default();
@@ -137,22 +156,35 @@ impl Literals {
             set(others.set).iter().any(|place| stood.is_near(*place, at, others.reach))
         };
         let is_whole = |(call, at): &&(&Call, usize)| {
-            let (first, count) = call.others;
-            let others = self.others.get(first..first + count).unwrap_or_default();
+            let others = call.others.of(&self.others);
             others.iter().all(&mut stands) && others.iter().all(|others| is_near(others, *at))
         };
         let place = |(call, at): &(&Call, usize)| {
             let Caller { is_warning, pattern, .. } = call.caller;
-            Place { is_warning, pattern, start: at.saturating_sub(call.before), end: at + 1 }
+            let lead = call.lead.and_then(|lead| self.leads.get(lead as usize));
+            let start = lead_of(text, (at.saturating_sub(call.before as usize), *at), lead);
+            Place { is_warning, pattern: pattern as usize, start, end: at + 1 }
         };
         calls.iter().filter(is_whole).map(place).collect()
     }
 }
 
 impl Caller {
-    fn looks(self, rules: &RuleSet) -> bool {
-        rules.contains(self.rule) && (!self.is_turned || rules.is_request())
+    /// The pattern at this position, of this rule.
+    pub(super) fn new((pattern, rule): (usize, usize), is_turned: bool, is_warning: bool) -> Self {
+        Self { pattern: number(pattern), rule: number(rule), is_turned, is_warning }
     }
+
+    fn looks(self, rules: &RuleSet) -> bool {
+        rules.contains(self.rule as usize) && (!self.is_turned || rules.is_request())
+    }
+}
+
+/// Where what stands right before a byte begins that is of these bytes only, at `first` or behind it.
+fn lead_of(text: &[u8], (first, at): (usize, usize), lead: Option<&ByteSet>) -> usize {
+    let Some(lead) = lead else { return first };
+    let before = text.get(first..at).unwrap_or_default().iter().rev();
+    at - before.take_while(|byte| lead.contains(**byte)).count()
 }
 
 /// Every literal that begins at a byte.
@@ -188,9 +220,11 @@ pub(super) struct Needles {
     needed: BTreeSet<String>,
     sets: BTreeMap<Vec<String>, usize>,
     others: Vec<Others>,
-    quads: Vec<Quad>,
-    /// Where in `quads` a list is: many anchors have the same beside them.
-    known: BTreeMap<Vec<Quad>, usize>,
+    besides: Vec<QuadSet>,
+    quads: Quads,
+    /// Where in `besides` a set is: many anchors have the same beside them.
+    known: BTreeMap<Vec<Quad>, u32>,
+    leads: Vec<ByteSet>,
 }
 
 impl Needles {
@@ -210,26 +244,29 @@ impl Needles {
                 let set = *self.sets.entry(other.literals.clone()).or_insert(next);
                 self.others.push(Others { set, reach: other.reach });
             }
-            let others = (first, self.others.len() - first);
+            let others = Part::between(first, self.others.len());
+            let lead = one.lead.map(|lead| {
+                self.leads.push(lead);
+                number(self.leads.len() - 1)
+            });
             for needle in &one.literals {
                 let edges = if caller.is_turned { Edges::WORD } else { edges(needle, whole_word) };
-                let before = if needle.is_first { 0 } else { one.reach.0 };
+                let before = if needle.is_first { 0 } else { number(one.reach.0) };
                 let beside = [&needle.before, &needle.after].map(|around| self.beside(around));
-                let call = Call { caller, before, edges, others, beside };
+                let call = Call { caller, before, lead, edges, others, beside };
                 self.texts.entry(needle.text.clone()).or_default().push(Use::Anchor(call));
             }
         }
     }
 
-    /// Where in `quads` these are.
-    fn beside(&mut self, around: &Around) -> (usize, usize) {
-        let quads = around.quads();
-        let next = self.quads.len();
-        let first = *self.known.entry(quads.to_vec()).or_insert(next);
-        if first == next {
-            self.quads.extend_from_slice(quads);
-        }
-        (first, quads.len())
+    /// Where in `besides` these are.
+    fn beside(&mut self, around: &Around) -> Option<u32> {
+        let Around::These(set) = around else { return None };
+        let add = || {
+            self.besides.push(self.quads.add(set));
+            number(self.besides.len() - 1)
+        };
+        Some(*self.known.entry(set.to_vec()).or_insert_with(add))
     }
 
     /// All of them, or why they are too many.
@@ -245,20 +282,41 @@ impl Needles {
                 *places = literals.iter().filter_map(place).collect();
             }
         }
-        let needs: Vec<Option<usize>> = self.texts.keys().map(place).collect();
-        let (texts, uses): (Vec<String>, Vec<Vec<Use>>) = self.texts.into_iter().unzip();
-        let each = texts.iter().zip(&uses).zip(&needs);
-        let sieve = Sieve::new(each.map(|((text, uses), need)| {
-            let edges = if need.is_some() { Edges::default() } else { common(text, uses) };
+        let sieve = Sieve::new(self.texts.iter().map(|(text, uses)| {
+            let edges = if place(text).is_some() { Edges::default() } else { common(text, uses) };
             (text.as_str(), edges)
         }));
         // All matches of all rules: one guardrail must not hide another's.
-        let build = || NFA::builder().match_kind(MatchKind::Standard).build(&texts);
-        let automaton = (!texts.is_empty()).then(build).transpose();
+        let texts = self.texts.keys();
+        let build = || NFA::builder().match_kind(MatchKind::Standard).build(texts);
+        let automaton = (!self.texts.is_empty()).then(build).transpose();
         let automaton = automaton.map_err(|error| error.to_string())?;
-        let (needed, others, quads) = (needed.len(), self.others, self.quads);
-        Ok(Literals { automaton, sieve, uses, needs, needed, sets, others, quads })
+        let mut uses = Vec::new();
+        let purpose = |(text, of_text)| {
+            let need = place(&text).map(number);
+            Purpose { need, uses: Part::add(&mut uses, of_text) }
+        };
+        let purposes = self.texts.into_iter().map(purpose).collect();
+        let (needed, others) = (needed.len(), self.others);
+        let (besides, quads, leads) = (self.besides, self.quads, self.leads);
+        Ok(Literals {
+            automaton,
+            sieve,
+            purposes,
+            uses,
+            needed,
+            sets,
+            others,
+            besides,
+            quads,
+            leads,
+        })
     }
+}
+
+/// No list is that long.
+fn number(one: usize) -> u32 {
+    u32::try_from(one).unwrap_or(u32::MAX)
 }
 
 /// The edges of an anchor that must be edges of words.

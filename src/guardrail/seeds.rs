@@ -12,7 +12,7 @@ use super::sweep::View;
 /// Fewer digits than this are everywhere.
 const DIGITS_MIN: usize = 4;
 /// Shorter words are everywhere.
-const RUN_MIN: usize = 16;
+const RUN_MIN: u32 = 16;
 
 /// What every match of an expression contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Seed {
             return Self::Digits(digits);
         }
         let run = run(hir);
-        if run >= RUN_MIN {
+        if run >= RUN_MIN as usize {
             return Self::Run(run);
         }
         if is_foreign(hir) {
@@ -125,7 +125,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn of(view: View<'_>) -> Self {
         let (kinds, all) = (view.kinds, view.from..view.text.len());
-        let runs = kinds.codes.runs(all.clone()).filter(|run| run.len() >= RUN_MIN);
+        let runs = kinds.codes.long_runs(RUN_MIN).filter(|run| run.end > view.from);
         let digits = kinds.digits.within(all).collect();
         Self { digits, runs: runs.collect(), is_ascii: kinds.is_ascii }
     }

@@ -29,14 +29,6 @@ fn four<'b, B: Iterator<Item = &'b u8>>(bytes: B) -> u32 {
     bytes.zip([0, 8, 16, 24]).fold(0, |quad, (byte, bits)| quad | u32::from(shape(*byte)) << bits)
 }
 
-/// Whether four shapes are among those allowed.
-pub(super) fn is_among(quad: u32, allowed: &[Quad]) -> bool {
-    let whole = allowed.partition_point(|(_, mask)| *mask == u32::MAX);
-    let (whole, parts) = allowed.split_at(whole);
-    whole.binary_search_by_key(&quad, |(known, _)| *known).is_ok()
-        || parts.iter().any(|(known, mask)| quad & mask == *known)
-}
-
 /// Every shape there is.
 pub(super) fn all() -> impl Iterator<Item = u8> {
     (b'a'..=b'z').chain([b'0', b' ', 0x80, 0])
@@ -209,33 +201,4 @@ fn of_class(class: &Class, before: &[Prefix]) -> Vec<Prefix> {
         }));
     }
     after
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{beginnings, endings, is_among, quad, quad_before};
-
-    #[test]
-    fn what_texts_begin_and_end_with() {
-        let hir = regex_syntax::parse("(?i)(?:show|i)[ ,]{0,3}(?:the|[0-9]{2}) ?key").unwrap();
-        let pieces = std::slice::from_ref(&hir);
-        let (first, last) = (beginnings(pieces), endings(pieces));
-        for (text, is_first, is_last) in [
-            ("show the key", true, true),
-            ("I, 12KEY", true, true),
-            ("i the", true, false),
-            ("ithe monkey", true, false),
-            ("shy key", false, true),
-            ("it", false, false),
-            ("the key", false, true),
-        ] {
-            assert_eq!(is_among(quad(text.as_bytes(), 0), &first), is_first, "{text}");
-            assert_eq!(
-                is_among(quad_before(text.as_bytes(), text.len()), &last),
-                is_last,
-                "{text}"
-            );
-        }
-        assert_eq!(beginnings(&[]), [(0, 0)]);
-    }
 }
