@@ -55,6 +55,8 @@ pub const API: &str = "/api/v1/admin/prompts";
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Ends of paths that are posted to but change nothing: a viewer may use them.
 const ASKING: [&str; 3] = ["/render", "/guardrails/test", "/backtest"];
+/// All that applications may use.
+const FEEDBACK: &str = "/feedback";
 
 /// Everything a handler may borrow.
 #[derive(Debug, Clone)]
@@ -133,6 +135,7 @@ routes! {
     get "/ab-tests" experiments::list;
     post "/ab-tests" experiments::create;
     get "/ab-tests/{id}" experiments::read;
+    put "/ab-tests/{id}" experiments::replace;
     get "/ab-tests/{id}/assignment" assignment::explain;
     post "/ab-tests/{id}/start" lifecycle::start;
     post "/ab-tests/{id}/stop" lifecycle::stop;

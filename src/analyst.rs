@@ -1,7 +1,8 @@
 //! Reads what experiments have shown: when somebody asks, and every minute, so that what is reached is dated
 //! even when nobody looks.
 //!
-//! The only thing it changes of a definition is to end an experiment that does harm.
+//! The only thing it changes of a definition is to end an experiment: one that does harm, and one whose end has
+//! passed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::results::{
 use crate::statistics::Alpha;
 use crate::store::audit::Entry;
 use crate::store::outcomes::Kept;
-use crate::store::{Change, Expect, Row, Store, StoreError, Table};
+use crate::store::{Change, Expect, Row, Store, StoreError, Table, Turn};
 use crate::telemetry::events;
 use crate::words::clock;
 use crate::words::ids::TemplateId;
@@ -31,8 +32,9 @@ use crate::words::ids::TemplateId;
 const EVERY: Duration = Duration::from_mins(1);
 /// Feedback is taken for seven days, so results may change for as long after the end.
 const SETTLES: SignedDuration = SignedDuration::from_hours(8 * 24);
-/// Who ends an experiment that does harm, in the audit.
+/// Who ends an experiment, in the audit.
 const ACTOR: &str = "chaperone";
+const HARM_STOP: &str = "experiment.harm_stop";
 
 /// An experiment's results with a tag of the data they were made of.
 #[derive(Debug, Clone)]
@@ -105,11 +107,13 @@ pub async fn round(store: &dyn Store, losses: Losses) -> Result<(), StoreError> 
         let Ok(definition) = row.definition::<ExperimentDefinition>(Table::Experiments) else {
             continue;
         };
-        keep(store, definition.id.0, &study, Vec::new()).await?;
-        if let Some(harm) = &study.harm
-            && definition.status == Status::Active
+        let id = definition.id;
+        keep(store, id.0, &study, Vec::new()).await?;
+        if let Some((action, reason)) = over(&definition, &study)
+            && end(store, &row, definition, (action, &reason)).await?
+            && action == HARM_STOP
         {
-            stop_harm(store, &row, definition, harm).await?;
+            events::experiment_harmed(&id.to_string(), &reason);
         }
     }
     Ok(())
@@ -131,18 +135,32 @@ async fn keep(
     store.keep_results(&Kept { experiment_id, results, significance, milestones }).await
 }
 
-/// Ends an experiment. Whoever changed it meanwhile knows more: then nothing is done, until the next round.
-async fn stop_harm(
+/// What ends an experiment now, and why. Its end acts by itself; the row follows here.
+fn over(definition: &ExperimentDefinition, study: &Study) -> Option<(&'static str, String)> {
+    if !matches!(definition.status, Status::Active | Status::Paused) {
+        return None;
+    }
+    if definition.end_date.is_some_and(|end| end <= clock::now()) {
+        return Some(("experiment.end", "its end_date has passed".to_owned()));
+    }
+    let harm = study.harm.clone().filter(|_| definition.status == Status::Active);
+    harm.map(|harm| (HARM_STOP, harm))
+}
+
+/// Ends an experiment; whether it did. Whoever changed it meanwhile knows more: then nothing is done, until the
+/// next round.
+async fn end(
     store: &dyn Store,
     row: &Row,
     old: ExperimentDefinition,
-    harm: &str,
-) -> Result<(), StoreError> {
+    (action, reason): (&str, &str),
+) -> Result<bool, StoreError> {
     let now = clock::now_micros();
     let mut new = old.clone();
     new.status = Status::Completed;
-    if old.start_date.is_some_and(|start| start < now) {
-        new.end_date = Some(old.end_date.map_or(now, |end| end.min(now)));
+    let at = old.end_date.map_or(now, |end| end.min(now));
+    if old.start_date.is_some_and(|start| start < at) {
+        new.end_date = Some(at);
     }
     (new.updated_by, new.updated_at) = (Some(ACTOR.to_owned()), Some(now));
     let entry = Entry {
@@ -150,27 +168,25 @@ async fn stop_harm(
         tenant_id: old.tenant_id.clone(),
         at: now,
         actor: ACTOR.to_owned(),
-        action: "experiment.harm_stop".to_owned(),
+        action: action.to_owned(),
         object_type: "experiment",
         object_id: old.id.to_string(),
         before: serde_json::to_string(&old).ok(),
         after: serde_json::to_string(&new).ok(),
-        reason: Some(harm.to_owned()),
+        reason: Some(reason.to_owned()),
         request_id: None,
     };
     let expect = Expect { table: Table::Experiments, id: old.id.0, revision: Some(row.revision) };
     let change = Change {
         expects: vec![expect],
         puts: Definitions { experiments: vec![new.into()], ..Definitions::default() },
+        turns: vec![Turn { experiment: old.id, at, begins: None }],
         audit: vec![entry],
         ..Change::default()
     };
     match store.commit(&change).await {
-        Ok(()) => {
-            events::experiment_harmed(&old.id.to_string(), harm);
-            Ok(())
-        }
-        Err(StoreError::Moved { .. }) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(StoreError::Moved { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

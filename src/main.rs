@@ -37,6 +37,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Eval { dir, direction } => cli::eval(file, &dir, direction),
         Command::Backtest(past) => cli::backtest(file, &past).await,
         Command::Aa(replay) => cli::aa(file, &replay).await,
+        Command::Dataset(wanted) => cli::dataset(file, &wanted).await,
         Command::Token { step } => cli::token(file, step),
         Command::Export { dir } => cli::export(file, &dir).await,
         Command::Import { dir, activate } => cli::import(file, &dir, activate).await,

@@ -11,7 +11,9 @@ pub mod placebo;
 mod report;
 mod soundness;
 
-pub use collected::{ArmSums, Collected, FeedbackSums, Milestone, Parameters, Phase, PhaseArm};
+pub use collected::{
+    ArmSums, Collected, FeedbackSums, Milestone, ModelSeen, Parameters, Phase, PhaseArm,
+};
 pub use compare::results;
 pub use design::{ArmPlan, Design, Measured, Rules, is_key};
 pub use metric::Metric;

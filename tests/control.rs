@@ -788,6 +788,24 @@ async fn tokens_come_and_go_while_it_runs() {
     assert_eq!(list.trim(), "ann\tsuper_admin");
     let (ok, _) = command(&sidecar, &["token", "add", "ann"]).await;
     assert!(!ok, "the name is taken");
+    let (ok, shop) = command(&sidecar, &["token", "add", "shop", "--role", "feedback"]).await;
+    assert!(ok, "{shop}");
+    let (_, list) = command(&sidecar, &["token", "list"]).await;
+    assert!(list.contains("shop\tfeedback"), "{list}");
+    for (method, path, status) in [
+        ("POST", "/feedback", 404),
+        ("GET", "/feedback", 403),
+        ("GET", "/templates", 403),
+        ("GET", "/executions", 403),
+        ("POST", "/guardrails/test", 403),
+        ("POST", "/templates", 403),
+    ] {
+        let url = format!("http://{}/api/v1/admin/prompts{path}", sidecar.control);
+        let request = sidecar.client.request(method.parse().unwrap(), url).bearer_auth(shop.trim());
+        let word = json!({"execution_id": uuid::Uuid::nil(), "key": "helpful", "value": true});
+        let request = request.header("content-type", "application/json").body(word.to_string());
+        assert_eq!(request.send().await.unwrap().status(), status, "{method} {path}");
+    }
     let (ok, _) = command(&sidecar, &["token", "remove", "ann"]).await;
     assert!(ok);
     assert_eq!(as_ann("GET", "/status", "").await, 401);

@@ -105,6 +105,10 @@ async fn a_start_freezes_and_a_pause_is_a_phase() {
             (&json!(0.01), &json!(5000), &json!(1)),
         );
         assert_eq!(design["frozen_at"], started["start_date"]);
+        let read = writer.must(200, "GET", &path, &Value::Null).await;
+        let used = &read["results"]["parameters"];
+        assert!(used["frozen_at"].is_string(), "{used}");
+        assert_eq!((&used["cap_calls"], &used["latency_cap_ms"]), (&json!(0), &Value::Null));
         assert_eq!(modes(&started), ["start"]);
         let phase = &started["phases"][0];
         assert_eq!(phase["arms"][1]["weight_millipercent"], 100_000);
@@ -332,6 +336,52 @@ async fn a_decision_is_explained_so_that_it_can_be_done_again() {
         );
         writer.must(200, "POST", &format!("{path}/pause"), &Value::Null).await;
         assert_eq!(ask("qa").await["reason"], "paused");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_can_be_written_anew_and_nothing_else() {
+    everywhere(async |setting| {
+        let writer = setting.writer;
+        let ids = versions(writer, "drafts", &["one {who}", "two {who}"]).await;
+        let path = draft(writer, "drafts", &ids, &json!({"alpha": 0.01})).await;
+        let old = writer.must(200, "GET", &path, &Value::Null).await;
+        let body = |split: [u32; 2]| {
+            json!({
+                "name": old["name"], "template_name": "drafts", "control_template_id": ids[1],
+                "variant_template_ids": [ids[0]],
+                "traffic_split": {"control": split[0], "variant_a": split[1]},
+                "target_sample_size": 900, "reason": "the other way round",
+            })
+        };
+        let new = writer.must(200, "PUT", &path, &body([20, 80])).await;
+        assert_eq!((&new["id"], &new["status"]), (&old["id"], &json!("draft")));
+        assert_eq!(new["control_template_id"], json!(ids[1]));
+        assert_eq!(new["arms"][1]["weight_millipercent"], 80_000);
+        assert_eq!(
+            (&new["target_sample_size"], &new["design"]["alpha"]),
+            (&json!(900), &Value::Null)
+        );
+        assert_eq!(new["created_at"], old["created_at"]);
+        let audit = writer.must(200, "GET", "/audit", &Value::Null).await;
+        let entry = &audit["items"][0];
+        assert_eq!(
+            (&entry["action"], &entry["reason"]),
+            (&json!("experiment.update"), &json!("the other way round"))
+        );
+        assert_eq!(entry["before"]["target_sample_size"], Value::Null);
+
+        writer.must(422, "PUT", &path, &body([20, 81])).await;
+        let mut elsewhere = body([50, 50]);
+        elsewhere["tenant_id"] = json!("acme");
+        writer.must(422, "PUT", &path, &elsewhere).await;
+        let stale = [("if-match", "\"0\"")];
+        assert_eq!(writer.ask_with("PUT", &path, Some(&body([50, 50])), &stale).await.status, 412);
+        writer.must(200, "PUT", &path, &body([0, 100])).await;
+        writer.must(200, "POST", &format!("{path}/start"), &json!({})).await;
+        writer.must(409, "PUT", &path, &body([50, 50])).await;
+        setting.becomes("drafts", "ann", "drafts@1", "variant_a").await;
     })
     .await;
 }

@@ -17,6 +17,7 @@ mod analytics;
 mod architecture;
 mod backtest;
 mod control;
+mod dataset;
 mod experiments;
 mod faults;
 mod fuzz;

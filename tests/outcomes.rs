@@ -38,7 +38,7 @@ impl Setting<'_> {
         }
     }
 
-    async fn count(&self, sql: &str) -> i64 {
+    pub async fn count(&self, sql: &str) -> i64 {
         match &self.tables {
             Tables::Database(database) => database.count(sql).await,
             Tables::File(file) => file.query_row(sql, [], |row| row.get(0)).unwrap(),
@@ -359,6 +359,47 @@ async fn sidecars_that_count_at_once_count_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn models_are_counted_by_phase_and_arm() {
+    everywhere("user", async |setting| {
+        let answered = |number: u32, arm: &str, model: &str| Execution {
+            model_name: Some(model.to_owned()),
+            token_count: Some(3),
+            ..call(number, &format!("u-{number}"), arm)
+        };
+        setting.phase(1, "start", START).await;
+        let calls = [
+            answered(1, "control", "m-1"),
+            answered(2, "control", "m-1"),
+            answered(3, "variant_a", "m-1"),
+            // Not answered, and by hand: neither says who answers.
+            Execution { token_count: None, ..answered(4, "control", "m-2") },
+            Execution {
+                assignment_reason: Some("forced".to_owned()),
+                ..answered(5, "control", "m-3")
+            },
+        ];
+        setting.store.insert_executions(&calls).await.unwrap();
+        let later = Execution { created_at: at(7_200), ..answered(6, "control", "m-4") };
+        setting.phase(2, "min_move", "2026-11-20T01:00:00Z").await;
+        setting.store.insert_executions(&[calls[0].clone(), later.clone()]).await.unwrap();
+        setting.store.insert_executions(&[later]).await.unwrap();
+        let models = setting.collected().await.models;
+        let seen: Vec<_> = models
+            .iter()
+            .map(|one| (one.phase, one.arm.as_str(), one.model.as_str(), one.executions))
+            .collect();
+        let kind = setting.store.kind();
+        assert_eq!(
+            seen,
+            [(1, "control", "m-1", 2), (1, "variant_a", "m-1", 1), (2, "control", "m-4", 1)],
+            "{kind}"
+        );
+        assert_eq!(models[2].first_seen_at, at(7_200), "{kind}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_each_request_is_a_unit_no_rows_of_units_are_kept() {
     everywhere("request", async |setting| {
         let calls: Vec<Execution> = calls(300, 1_000_000)
@@ -374,18 +415,52 @@ async fn where_each_request_is_a_unit_no_rows_of_units_are_kept() {
     .await;
 }
 
+/// A call of control before the start, outside the experiment; a dollar a second.
+fn old(number: u32, ms: u32) -> Execution {
+    Execution {
+        ab_test_experiment_id: None,
+        ab_test_group: None,
+        assignment_reason: None,
+        execution_time_ms: f64::from(ms),
+        estimated_cost_usd: Some(PicoUsd(i128::from(ms) * 1_000_000_000)),
+        created_at: at(-3600 - i64::from(number)),
+        ..call(number + 100_000, "nobody", "control")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_fixes_the_caps_before_anything_is_seen() {
+    everywhere("user", async |setting| {
+        let start = |at: &str| {
+            format!(
+                r#"update ab_test_experiments set status = 'draft';
+                   update ab_test_experiments set status = 'active', design = '{{"frozen_at":"{at}"}}'"#
+            )
+        };
+        let before: Vec<Execution> = (0..2000).map(|number| old(number, 1 + number)).collect();
+        setting.store.insert_executions(&before).await.unwrap();
+        // Before it begins its calls are not all there.
+        setting.execute(&start("2026-01-01T00:00:00Z")).await;
+        assert_eq!(setting.collected().await.parameters, None);
+        setting.execute(&start(START)).await;
+        let frozen = setting.collected().await.parameters.unwrap();
+        assert_eq!(
+            (frozen.calls, frozen.latency_cap_ms, frozen.cost_cap_usd),
+            (2000, Some(1998.0), Some(1.998)),
+        );
+
+        let late: Vec<Execution> = (3000..4000).map(|number| old(number, 50_000)).collect();
+        setting.store.insert_executions(&late).await.unwrap();
+        setting.store.insert_executions(&[call(1, "u-1", "control")]).await.unwrap();
+        setting.execute(&start(START)).await;
+        assert_eq!(setting.collected().await.parameters, Some(frozen));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn caps_come_from_before_the_start_and_stay() {
     everywhere("user", async |setting| {
-        let old = |number: u32, ms: u32| Execution {
-            ab_test_experiment_id: None,
-            ab_test_group: None,
-            assignment_reason: None,
-            execution_time_ms: f64::from(ms),
-            estimated_cost_usd: Some(PicoUsd(i128::from(ms) * 1_000_000_000)),
-            created_at: at(-3600 - i64::from(number)),
-            ..call(number + 100_000, "nobody", "control")
-        };
         // Too old, and of the variant: neither counts.
         let strays = [
             Execution { created_at: at(-15 * 86_400), ..old(5_000, 9_000_000) },

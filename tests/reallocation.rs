@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chaperone::experiment::{Allocation, Purpose, bucket};
 use serde_json::{Value, json};
 
+use crate::harness::cluster::Cluster;
 use crate::harness::database::Database;
 use crate::harness::{Options, Sidecar, Upstream, eventually, pair};
 use crate::lifecycle::{draft, served, versions};
@@ -289,6 +290,46 @@ async fn a_lost_database_changes_nobodys_arm() {
         (usize::try_from(rows).unwrap() == 4 * USERS).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_postgresql_in_mid_experiment_moves_nobody_and_loses_nothing() {
+    let (upstream, mut cluster) = (Upstream::start().await, Cluster::start().await);
+    let database = cluster.database();
+    database.migrate().await;
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).database(&database.url)).await;
+    let path = running(&sidecar, "killed", &json!({"enrollment_percentage": 80})).await;
+    let before = arms(&sidecar, "killed").await;
+    for _ in 0..2 {
+        let calls = arms(&sidecar, "killed");
+        let murder = async {
+            cluster.kill();
+            eventually("executions wait", async || {
+                let degraded = sidecar.page("/readyz").await.json()["degraded"].to_string();
+                degraded.contains("outbox").then_some(())
+            })
+            .await;
+            cluster.start_again().await;
+        };
+        let (during, ()) = tokio::join!(calls, murder);
+        assert_eq!(during, before);
+    }
+    assert_eq!(arms(&sidecar, "killed").await, before);
+    eventually("nothing is lost", async || {
+        let answer = sidecar.ask("GET", "/executions?limit=1", None).await;
+        if answer.status != 200 {
+            return None;
+        }
+        let rows = database.count("select count(*) from prompt_executions").await;
+        (usize::try_from(rows).unwrap() == 4 * USERS).then_some(())
+    })
+    .await;
+    let enrolled = before.values().filter(|arm| !arm.is_empty()).count();
+    let results = sidecar.must(200, "GET", &path, &Value::Null).await["results"].clone();
+    assert_eq!(results["watermark"]["executions"], 4 * enrolled);
+    assert_eq!(results["watermark"]["units"], enrolled);
+    let ratio = &results["health"]["sample_ratio"][0];
+    assert_eq!(ratio["status"], "sound", "{ratio}");
 }
 
 /// Section 6.1: whatever a unit holds, PostgreSQL finds the same buckets.

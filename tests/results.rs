@@ -126,6 +126,35 @@ async fn feedback_that_is_wrong_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_by_its_date_is_completed_once() {
+    outcomes::everywhere("user", async |setting| {
+        let (store, kind) = (setting.store, setting.store.kind());
+        let end = "2026-11-21T00:00:00Z";
+        setting.execute(&format!("update ab_test_experiments set end_date = '{end}'")).await;
+        for _ in 0..2 {
+            let rounds = (0..3).map(|_| analyst::round(store, Losses::default()));
+            for round in futures_util::future::join_all(rounds).await {
+                round.unwrap();
+            }
+        }
+        let id = Some(outcomes::EXPERIMENT);
+        let query = RowQuery { id, ..RowQuery::of(Table::Experiments, &Tenant::default()) };
+        let row = store.rows(&query).await.unwrap().remove(0);
+        let definition: ExperimentDefinition = row.definition(Table::Experiments).unwrap();
+        assert_eq!(definition.status, Status::Completed, "{kind}");
+        assert_eq!(definition.end_date, Some(end.parse().unwrap()), "{kind}");
+        let audit = AuditQuery { limit: 9, ..AuditQuery::default() };
+        let entries = store.audit(&audit).await.unwrap();
+        let told: Vec<_> =
+            entries.iter().map(|one| (one.actor.as_str(), one.action.as_str())).collect();
+        assert_eq!(told, [("chaperone", "experiment.end")], "{kind}");
+        let open = "select count(*) from ab_test_phases where ended_at is null";
+        assert_eq!(setting.count(open).await, 0, "{kind}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_variant_that_does_harm_is_stopped_without_anybody_looking() {
     outcomes::everywhere("user", async |setting| {
         let (store, kind) = (setting.store, setting.store.kind());

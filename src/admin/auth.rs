@@ -146,12 +146,22 @@ fn admit(admin: &Admin, request: &Request) -> Result<String, Problem> {
         let detail = "a valid token is needed: Authorization: Bearer <token>";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
     };
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let only_asks = super::ASKING.iter().any(|path| request.uri().path().ends_with(path));
-    if role == Role::Viewer && !reads && !only_asks {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "this token may only read"));
-    }
-    Ok(name)
+    may(role, request).map(|()| name)
+}
+
+/// What a role may not do is 403.
+fn may(role: Role, request: &Request) -> Result<(), Problem> {
+    let (method, path) = (request.method(), request.uri().path());
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let only_asks = super::ASKING.iter().any(|one| path.ends_with(one));
+    let refusal = match role {
+        Role::Viewer if !reads && !only_asks => "this token may only read",
+        Role::Feedback if *method != Method::POST || !path.ends_with(super::FEEDBACK) => {
+            "this token may only send feedback"
+        }
+        Role::SuperAdmin | Role::Viewer | Role::Feedback => return Ok(()),
+    };
+    Err(Problem::new(StatusCode::FORBIDDEN, refusal))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Call, Id, Params, WATERMARK, Whose};
+use super::lifecycle::Held;
 use super::names::Check;
 use super::planning::{self, SizePlan};
 use super::problem::Problem;
@@ -350,17 +351,61 @@ pub(super) async fn create(State(admin): State<Admin>, call: Call) -> Result<Res
     let tenant = call::tenant(new.tenant_id.as_deref())?;
     let made = call
         .make(&admin, async || {
-            let reason = new.reason.clone();
-            let mut definition = new.clone().definition(&tenant, &call.caller.name);
-            let experiment = check::experiment(&definition).map_err(Problem::unprocessable)?;
-            definition.arms = Some(check::arms(&experiment));
-            let mut check = Check::default();
-            versions(&admin, &definition, &mut check).await?;
-            check.done()?;
-            Ok(put(&call, (None, None), definition, ("experiment.create", reason)))
+            let definition = new.clone().definition(&tenant, &call.caller.name);
+            let definition = drafted(&admin, definition).await?;
+            let why = ("experiment.create", new.reason.clone());
+            Ok(put(&call, (None, None), definition, why))
         })
         .await?;
     answer(&admin, &tenant, &made).await
+}
+
+#[utoipa::path(put, path = "/ab-tests/{id}", params(("id" = Uuid, Path), Whose), request_body = NewExperiment,
+    responses((status = 200, body = ExperimentBody)))]
+pub(super) async fn replace(
+    State(admin): State<Admin>,
+    Id(id): Id,
+    Params(whose): Params<Whose>,
+    call: Call,
+) -> Result<Response, Problem> {
+    let (tenant, new): (Tenant, NewExperiment) = (whose.tenant()?, call.body()?);
+    new.check()?;
+    if new.tenant_id.as_deref().is_some_and(|given| given != tenant.0.as_ref()) {
+        return Err(Problem::unprocessable("tenant_id: an experiment stays with its tenant"));
+    }
+    let made = call
+        .make(&admin, async || {
+            let held = Held::read(&admin, &tenant, id, &call).await?;
+            if held.old.status != Status::Draft {
+                let detail = "it was started, and nothing of what was started is rewritten: \
+                              reallocate changes the split, stop ends it";
+                return Err(Problem::conflict(detail));
+            }
+            let definition = ExperimentDefinition {
+                id: held.old.id,
+                created_by: held.old.created_by.clone(),
+                created_at: held.old.created_at,
+                ..new.clone().definition(&tenant, &call.caller.name)
+            };
+            let definition = drafted(&admin, definition).await?;
+            let why = ("experiment.update", new.reason.clone());
+            Ok(put(&call, (Some(&held.row), Some(&held.old)), definition, why))
+        })
+        .await?;
+    answer(&admin, &tenant, &made).await
+}
+
+/// A draft with its arms, if it may be one.
+async fn drafted(
+    admin: &Admin,
+    mut definition: ExperimentDefinition,
+) -> Result<ExperimentDefinition, Problem> {
+    let experiment = check::experiment(&definition).map_err(Problem::unprocessable)?;
+    definition.arms = Some(check::arms(&experiment));
+    let mut check = Check::default();
+    versions(admin, &definition, &mut check).await?;
+    check.done()?;
+    Ok(definition)
 }
 
 /// The versions of the arms: each must be there, and of the template's name.

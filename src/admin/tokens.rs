@@ -22,6 +22,19 @@ pub enum Role {
     SuperAdmin,
     /// Only reads.
     Viewer,
+    /// Only says how executions turned out: for applications, which need nothing else.
+    Feedback,
+}
+
+impl Role {
+    /// As it stands in the tokens file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SuperAdmin => "super_admin",
+            Self::Viewer => "viewer",
+            Self::Feedback => "feedback",
+        }
+    }
 }
 
 /// A token as it is kept.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::aa::Replay;
 use super::backtest::Past;
+use super::dataset::Wanted;
 
 /// A sidecar proxy for the Gemini API: prompt templates, A/B tests, guardrails, and a record of every
 /// call.
@@ -55,6 +56,8 @@ pub enum Command {
     Backtest(Past),
     /// Split recorded executions by many salts: does the analysis see differences where there are none?
     Aa(Replay),
+    /// Print the prompts of a template and how they turned out, for whoever looks for a better one
+    Dataset(Wanted),
     /// Make, list or take away tokens of the admin API; a running proxy follows at once
     Token {
         /// What to do
@@ -126,6 +129,8 @@ pub enum TokenRole {
     SuperAdmin,
     /// Only reads
     Viewer,
+    /// Only sends feedback
+    Feedback,
 }
 
 /// Which way a text travels.

@@ -27,8 +27,7 @@ pub fn token(file: Option<&Path>, step: TokenStep) -> anyhow::Result<()> {
     match step {
         TokenStep::List => {
             for token in &known.tokens {
-                let role = if token.role == Role::Viewer { "viewer" } else { "super_admin" };
-                say(format_args!("{}\t{role}", token.name));
+                say(format_args!("{}\t{}", token.name, token.role.name()));
             }
             return Ok(());
         }
@@ -49,6 +48,7 @@ pub fn token(file: Option<&Path>, step: TokenStep) -> anyhow::Result<()> {
             let role = match role {
                 TokenRole::SuperAdmin => Role::SuperAdmin,
                 TokenRole::Viewer => Role::Viewer,
+                TokenRole::Feedback => Role::Feedback,
             };
             let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
             known.tokens.push(Token::new(&name, role, &Secret::new(token.clone())));

@@ -19,7 +19,8 @@ use crate::store::sources::from_directory;
 use crate::store::{Activation, Change, Expect, Move, Phase, RowQuery, Store, Table, Turn};
 use crate::words::clock;
 
-const ACTOR: &str = "command line";
+/// Who the audit says it was.
+pub(super) const ACTOR: &str = "command line";
 
 /// Writes the catalog of the store below `dir`.
 pub async fn export(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {

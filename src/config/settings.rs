@@ -142,6 +142,8 @@ pub struct Audit {
     pub outbox_bytes_max: u64,
     /// What of a prompt is kept.
     pub store_prompts: StorePrompts,
+    /// Templates whose users agreed that their prompts serve to improve them.
+    pub consented_templates: Vec<String>,
 }
 
 /// What an accepted record survives.
@@ -274,14 +276,17 @@ fn control(reader: &mut Reader) -> Control {
         super_admin_token,
         viewer_token,
         tokens_file: reader.path("control", "tokens_file"),
-        allowed_hosts: reader
-            .text("control", "allowed_hosts")
-            .unwrap_or_default()
-            .split(',')
-            .map(|name| name.trim().to_ascii_lowercase())
-            .filter(|name| !name.is_empty())
+        allowed_hosts: names(reader, "control", "allowed_hosts")
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
             .collect(),
     }
+}
+
+/// Names with commas between them.
+fn names(reader: &mut Reader, section: &str, key: &str) -> Vec<String> {
+    let all = reader.text(section, key).unwrap_or_default();
+    all.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 fn upstream(reader: &mut Reader) -> Upstream {
@@ -402,6 +407,7 @@ fn audit(reader: &mut Reader) -> Audit {
                 ("hash", StorePrompts::Hash),
             ],
         ),
+        consented_templates: names(reader, section, "consented_templates"),
     }
 }
 

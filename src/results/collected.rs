@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// All of it, as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Collected {
-    /// Fixed when the first execution was stored; nothing before.
+    /// Fixed by the start, or when the first execution was stored; nothing before.
     pub parameters: Option<Parameters>,
     /// Stretches of time with one split each. None are known of an experiment that was never started here.
     pub phases: Vec<Phase>,
@@ -16,6 +16,8 @@ pub struct Collected {
     pub sums: Vec<ArmSums>,
     /// By phase, arm and key.
     pub feedback: Vec<FeedbackSums>,
+    /// By phase and arm, the models that answered, in the order in which they came.
+    pub models: Vec<ModelSeen>,
     /// Executions on its template by why they got their arm, or none.
     pub reasons: BTreeMap<String, u64>,
     /// What was reached once and stays so.
@@ -59,6 +61,18 @@ pub struct PhaseArm {
     pub key: String,
     /// In thousandths of a percent.
     pub weight_millipercent: u32,
+}
+
+/// A model that answered an arm in a phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct ModelSeen {
+    pub phase: u32,
+    pub arm: String,
+    pub model: String,
+    pub executions: u64,
+    pub first_seen_at: Timestamp,
+    pub last_seen_at: Timestamp,
 }
 
 /// Sums over the units of one arm in one phase; units that were in another arm before are in none.

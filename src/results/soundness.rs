@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::collected::{ArmSums, Collected, Phase};
+use super::collected::{ArmSums, Collected, ModelSeen, Phase};
 use super::design::Design;
 use super::metric::Metric;
 use crate::statistics::Counts;
@@ -34,6 +34,8 @@ pub struct Soundness {
     pub no_unit: Checked,
     /// Of this sidecar, since it started.
     pub lost_rows: Checked,
+    /// Which models answered: another one in the same arm is another treatment.
+    pub models: ModelDrift,
     /// Units that gave feedback, by key. Decides only where feedback is the primary metric.
     pub feedback: Vec<FeedbackBalance>,
 }
@@ -64,6 +66,17 @@ pub struct PhaseBalance {
     pub why_none: Option<&'static str>,
 }
 
+/// Whether an arm was answered by one model only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelDrift {
+    /// `sound`; `warning` where an arm was answered by several in one phase.
+    pub status: &'static str,
+    /// What to do about it.
+    pub advice: Option<&'static str>,
+    /// All of them, by phase and arm, in the order in which they came.
+    pub seen: Vec<ModelSeen>,
+}
+
 /// How evenly feedback came.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -89,6 +102,7 @@ pub(super) fn check(design: &Design, collected: &Collected, losses: Losses) -> (
     let crossovers = checked(crossed, units + crossed, health::crossovers);
     let no_unit = checked(nameless, reasons, health::without_unit);
     let lost = checked(losses.lost, losses.accepted, |counts| health::lost_rows(&[counts]).health);
+    let (models, drift) = models(collected);
     let feedback = feedback(design, collected);
     let decides = |balance: &&(FeedbackBalance, Health)| {
         design.primary.metric == Metric::Custom { key: balance.0.key.clone() }
@@ -98,6 +112,7 @@ pub(super) fn check(design: &Design, collected: &Collected, losses: Losses) -> (
             .iter()
             .map(|one| one.1)
             .chain([crossovers.1, no_unit.1, lost.1])
+            .chain(drift)
             .chain(feedback.iter().filter(decides).map(|one| one.1)),
     );
     let soundness = Soundness {
@@ -106,6 +121,7 @@ pub(super) fn check(design: &Design, collected: &Collected, losses: Losses) -> (
         crossovers: crossovers.0,
         no_unit: no_unit.0,
         lost_rows: lost.0,
+        models,
         feedback: feedback.into_iter().map(|one| one.0).collect(),
     };
     (soundness, worst)
@@ -118,6 +134,23 @@ fn total(collected: &Collected, one: fn(&ArmSums) -> u64) -> u64 {
 fn checked(count: u64, of: u64, check: impl FnOnce(Counts) -> Health) -> (Checked, Health) {
     let health = Counts::new(count, of).map_or(Health::TooEarly, check);
     (Checked { status: health.name(), count, of }, health)
+}
+
+/// A call in a hundred may go elsewhere: somebody tries another model by hand.
+fn models(collected: &Collected) -> (ModelDrift, Option<Health>) {
+    let first = collected.first_phase();
+    let seen: Vec<ModelSeen> =
+        collected.models.iter().filter(|one| one.phase >= first).cloned().collect();
+    let mut arms = seen.chunk_by(|one, next| (one.phase, &one.arm) == (next.phase, &next.arm));
+    let drifts = arms.any(|models| {
+        let all: u64 = models.iter().map(|one| one.executions).sum();
+        models.iter().filter(|one| one.executions * 100 > all).count() > 1
+    });
+    let advice = "another model answers than before, or several do: begin a new phase \
+                  (reallocate, mode rerandomise), and name the model in the versions";
+    let drift = drifts.then_some(Health::Warning);
+    let status = drift.unwrap_or(Health::Sound).name();
+    (ModelDrift { status, advice: drift.map(|_| advice), seen }, drift)
 }
 
 fn of_phase(phase: u32, design: &Design, collected: &Collected) -> (PhaseBalance, Health) {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     ArmPlan, ArmSums, Collected, Comparison, Design, FeedbackSums, Losses, Measured, Metric,
-    MetricResult, Milestone, Phase, PhaseArm, Results, Rules, results,
+    MetricResult, Milestone, ModelSeen, Phase, PhaseArm, Results, Rules, results,
 };
 
 fn start() -> Timestamp {
@@ -289,6 +289,31 @@ fn what_is_not_sound_is_said() {
         assert_eq!(check.status, "warning", "{check:?}");
     }
     assert_ne!(lossy.verdict, "invalid");
+}
+
+#[test]
+fn another_model_in_an_arm_is_told_and_a_stray_call_is_not() {
+    let seen = |arm: &str, model: &str, executions: u64| ModelSeen {
+        phase: 1,
+        arm: arm.to_owned(),
+        model: model.to_owned(),
+        executions,
+        first_seen_at: start(),
+        last_seen_at: days(1),
+    };
+    let even = of([calls(1, "control", 900, 1000), calls(1, "variant_a", 900, 1000)]);
+    let plan = design(&["control", "variant_a"]);
+    let told = |models: Vec<ModelSeen>| read(&plan, &Collected { models, ..even.clone() }).health;
+    // Arms may have models of their own.
+    let apart = told(vec![
+        seen("control", "m-1", 990),
+        seen("control", "m-9", 9),
+        seen("variant_a", "m-2", 999),
+    ]);
+    assert_eq!((apart.models.status, apart.models.advice, apart.status), ("sound", None, "sound"));
+    let drifted = told(vec![seen("control", "m-1", 900), seen("control", "m-1.1", 100)]);
+    assert_eq!((drifted.models.status, drifted.status), ("warning", "warning"));
+    assert!(drifted.models.advice.is_some() && drifted.models.seen.len() == 2);
 }
 
 #[test]

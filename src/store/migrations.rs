@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 5] = [
+pub(super) const POSTGRES: [Migration; 6] = [
     Migration {
         version: 1,
         name: "core",
@@ -43,9 +43,15 @@ pub(super) const POSTGRES: [Migration; 5] = [
         up: include_str!("../../migrations/postgres/0005_outcomes.up.sql"),
         down: include_str!("../../migrations/postgres/0005_outcomes.down.sql"),
     },
+    Migration {
+        version: 6,
+        name: "experiments",
+        up: include_str!("../../migrations/postgres/0006_experiments.up.sql"),
+        down: include_str!("../../migrations/postgres/0006_experiments.down.sql"),
+    },
 ];
 
-pub(super) const SQLITE: [Migration; 5] = [
+pub(super) const SQLITE: [Migration; 6] = [
     Migration {
         version: 1,
         name: "core",
@@ -75,6 +81,12 @@ pub(super) const SQLITE: [Migration; 5] = [
         name: "outcomes",
         up: include_str!("../../migrations/sqlite/0005_outcomes.up.sql"),
         down: include_str!("../../migrations/sqlite/0005_outcomes.down.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "experiments",
+        up: include_str!("../../migrations/sqlite/0006_experiments.up.sql"),
+        down: include_str!("../../migrations/sqlite/0006_experiments.down.sql"),
     },
 ];
 

@@ -33,9 +33,14 @@ impl Database {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         execute(&cluster, &format!("create database {name}")).await;
         let (base, _) = cluster.rsplit_once('/').unwrap();
+        Self::at(&format!("{base}/{name}"))
+    }
+
+    /// One that is there already.
+    pub fn at(url: &str) -> Self {
+        let (base, _) = url.rsplit_once('/').unwrap();
         let host = base.rsplit('@').next().unwrap().to_owned();
-        let url = format!("{base}/{name}");
-        Self { root: url.clone(), url, host }
+        Self { url: url.to_owned(), root: url.to_owned(), host }
     }
 
     /// One that belongs to a user with a password: a superuser knows no limits.

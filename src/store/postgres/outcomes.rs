@@ -69,6 +69,10 @@ const COLLECTED: &str = "
              where f.experiment_id = $1 and f.count > 0 and not coalesce(u.crossed, false)
              group by f.phase, f.arm, f.key
              order by f.phase, f.arm, f.key) one),
+        'models', (select coalesce(json_agg(one order by one.phase, one.arm, one.first_seen_at, one.model), '[]')
+              from (
+            select phase, arm, model, executions, first_seen_at, last_seen_at
+              from ab_test_models where experiment_id = $1) one),
         'reasons', (select coalesce(json_object_agg(reason, executions), '{}')
               from ab_test_reasons where experiment_id = $1),
         'milestones', (select coalesce(json_agg(one order by one.at), '[]') from (

@@ -256,7 +256,9 @@ pub(super) const INSERT_EXECUTIONS: &str = "
 
 /// The cost goes out as text: JSON numbers would round it.
 pub(super) const EXECUTIONS: &str = "
-    select to_jsonb(one) || jsonb_build_object('estimated_cost_usd', one.estimated_cost_usd::text)
+    select to_jsonb(one) || jsonb_build_object('estimated_cost_usd', one.estimated_cost_usd::text,
+               'feedback', (select coalesce(jsonb_object_agg(key, value), '{}') from prompt_feedback f
+                             where f.tenant_id = one.tenant_id and f.execution_id = one.id))
       from prompt_executions one
      where tenant_id = $1
        and ($2::timestamptz is null or (created_at, id) < ($2, $3::uuid))

@@ -74,6 +74,10 @@ const COLLECTED: &str = "
                        and u.unit_key = f.unit_key
                      where f.experiment_id = ?1 and f.count > 0 and not coalesce(u.crossed, 0)
                      group by f.phase, f.arm, f.key))),
+        'models', json((select json_group_array(json_object('phase', phase, 'arm', arm, 'model', model,
+                'executions', executions, 'first_seen_at', first_seen_at, 'last_seen_at', last_seen_at)
+                order by phase, arm, first_seen_at, model)
+              from ab_test_models where experiment_id = ?1)),
         'reasons', json((select json_group_object(reason, executions)
               from ab_test_reasons where experiment_id = ?1)),
         'milestones', json((select json_group_array(json_object('metric', metric, 'arm', arm, 'kind', kind,

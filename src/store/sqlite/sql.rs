@@ -319,8 +319,10 @@ pub(super) const EXECUTIONS: &str = "
                'assignment_reason', assignment_reason, 'enroll_bucket', enroll_bucket,
                'variant_bucket', variant_bucket, 'body_sha256', body_sha256,
                'catalog_generation', catalog_generation, 'catalog_source', catalog_source,
-               'created_at', created_at)
-      from prompt_executions
+               'created_at', created_at,
+               'feedback', json((select json_group_object(key, json(value)) from prompt_feedback f
+                                  where f.tenant_id = one.tenant_id and f.execution_id = one.id)))
+      from prompt_executions one
      where tenant_id = ?1
        and (?2 is null or (created_at, id) < (?2, ?3))
        and (?4 is null or template_name = ?4)

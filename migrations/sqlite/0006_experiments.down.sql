@@ -1,0 +1,3 @@
+drop trigger prompt_executions_count_models;
+drop table ab_test_models;
+drop trigger ab_test_experiments_freeze;
