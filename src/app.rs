@@ -65,13 +65,8 @@ impl App {
         let metrics = parts::metrics()?;
         parts::make_data_dir(&settings.storage.data_dir)?;
         let lock = parts::lock_data_dir(&settings.storage.data_dir)?;
-        let survives_power_cut = settings.audit.durability == crate::config::Durability::Power;
-        let outbox = outbox::start(
-            &settings.storage.data_dir,
-            settings.audit.outbox_bytes_max,
-            survives_power_cut,
-        )
-        .context("the outbox")?;
+        let outbox =
+            outbox::start(&settings.storage.data_dir, &settings.audit).context("the outbox")?;
         let store = open_store(&settings)?;
         parts::migrate_at_start(&settings, store.as_ref()).await?;
         let refresher = Arc::new(Refresher::start(parts::sources(&settings, store.clone())).await?);
@@ -258,7 +253,7 @@ impl Running {
         let written = matches!(tokio::time::timeout(FLUSH, writing).await, Ok(Ok(true)));
         self.shipping.cancel();
         let flushed = tokio::time::timeout(FLUSH, self.shipper.join_next()).await.is_ok();
-        events::stopped(self.ledger.standing().waiting);
+        events::stopped(self.ledger.standing().waiting());
         anyhow::ensure!(written && flushed, "the outbox did not end cleanly");
         Ok(())
     }

@@ -89,8 +89,10 @@ pub struct Violation {
     pub end: usize,
 }
 
-/// The record. Durations in milliseconds, counts in tokens.
+/// The record. Durations in milliseconds, counts in tokens. What an older version wrote reads too: what it
+/// did not know has its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[expect(missing_docs, reason = "the columns are documented where the table is made")]
 pub struct Execution {
     pub id: Option<ExecutionId>,

@@ -25,7 +25,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("axum", &["admin", "simulator"]),
     ("clap", &["cli", "main"]),
     ("deadpool_postgres", &["store"]),
-    ("flate2", &["cli", "proxy", "simulator"]),
+    ("flate2", &["cli", "outbox", "proxy", "simulator"]),
     ("hyper", &["app", "listen", "proxy"]),
     ("md5", &["experiment"]),
     ("minijinja", &["template"]),

@@ -39,7 +39,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> String {
         stored: standing.stored,
         dead: standing.dead,
         lost: standing.lost,
-        waiting: standing.waiting,
+        waiting: standing.waiting(),
         outbox_bytes: standing.bytes,
     });
     admin.metrics.run_upkeep();
@@ -68,7 +68,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "executions": {
             "accepted": standing.accepted,
             "stored": standing.stored,
-            "waiting": standing.waiting,
+            "waiting": standing.waiting(),
             "dead_lettered": standing.dead,
             "lost": standing.lost,
             "outbox_bytes": standing.bytes,
@@ -107,7 +107,7 @@ fn degraded(admin: &Admin) -> Vec<Value> {
     if !standing.store_reachable {
         note(
             "executions",
-            format!("{} wait in the outbox: the store does not take them", standing.waiting),
+            format!("{} wait in the outbox: the store does not take them", standing.waiting()),
         );
     }
     if standing.dead > 0 {

@@ -434,7 +434,7 @@ fn freshness(admin: &Admin) -> Freshness {
     let standing = admin.ledger.standing();
     Freshness {
         as_of: clock::now_micros(),
-        waiting: standing.waiting,
+        waiting: standing.waiting(),
         dead_lettered: standing.dead,
         lost: standing.lost,
         store_reachable: standing.store_reachable,

@@ -4,13 +4,17 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 
+use super::line;
 use crate::execution::Execution;
 use crate::store::{LOCAL_FILE, StoreError};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of the records of one row, unless a single one is longer.
+const ROW_BYTES: usize = 256 * 1024;
 
+// The index answers how much waits without reading what waits.
 const TABLES: &str = "
     pragma journal_mode = wal;
     create table if not exists outbox (
@@ -18,13 +22,14 @@ const TABLES: &str = "
         executions integer not null,
         bytes integer not null,
         batch text not null);
+    create index if not exists outbox_totals on outbox (executions, bytes);
     create table if not exists outbox_dead_letters (
         id text primary key,
         reason text not null,
         execution text not null,
         at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))";
 const APPEND: &str = "insert into outbox (executions, bytes, batch) values (?1, ?2, ?3)";
-const OLDEST: &str = "select id, executions, bytes, batch from outbox order by id limit ?1";
+const OLDEST: &str = "select id, executions, bytes, batch from outbox order by id";
 const REMOVE: &str = "delete from outbox where id between ?1 and ?2";
 const TOTALS: &str = "select coalesce(sum(executions), 0), coalesce(sum(bytes), 0) from outbox";
 const BURY: &str =
@@ -43,15 +48,24 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// Rows of the file, oldest first.
+/// An execution that will not be stored, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DeadLetter {
+    pub(super) id: String,
+    pub(super) reason: String,
+    /// Its JSON, or what is left of it.
+    pub(super) execution: String,
+}
+
+/// Some rows of the table, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     pub(super) first: i64,
     pub(super) last: i64,
     pub(super) bytes: u64,
     pub(super) executions: Vec<Execution>,
-    /// Rows that do not read as executions, with how many they hold.
-    pub(super) unreadable: Vec<(u64, String)>,
+    /// What does not read as executions.
+    pub(super) spoilt: Vec<DeadLetter>,
 }
 
 impl OutboxFile {
@@ -78,56 +92,43 @@ impl OutboxFile {
         })
     }
 
-    /// Adds a batch as one row; gives its bytes.
-    pub(super) fn append(&self, batch: &[Execution]) -> Result<u64, StoreError> {
-        let json =
-            serde_json::to_string(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
-        let bytes = json.len() as u64;
+    /// Adds records, and keeps aside what is none, in one transaction.
+    pub(super) fn append(&self, records: &[&str], spoilt: &[DeadLetter]) -> Result<(), StoreError> {
         self.with(|connection| {
-            connection
-                .prepare_cached(APPEND)?
-                .execute(params![batch.len() as u64, bytes, json])
-                .map(drop)
-        })?;
-        Ok(bytes)
+            let transaction = connection.transaction()?;
+            bury(&transaction, spoilt)?;
+            for batch in batches(records) {
+                let text = batch.concat();
+                let params = params![batch.len() as u64, text.len() as u64, text];
+                transaction.prepare_cached(APPEND)?.execute(params)?;
+            }
+            transaction.commit()
+        })
     }
 
-    /// The oldest rows, at most `rows_max` of them.
-    pub(super) fn oldest(&self, rows_max: u32) -> Result<Load, StoreError> {
-        let rows: Vec<(i64, u64, u64, String)> = self.with(|connection| {
-            connection
-                .prepare_cached(OLDEST)?
-                .query_map([rows_max], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-                })?
-                .collect()
-        })?;
-        let mut load = Load::default();
-        for (id, count, bytes, batch) in rows {
-            if load.bytes == 0 {
-                load.first = id;
+    /// The oldest rows: of so many bytes, or a single one that has more.
+    pub(super) fn oldest(&self, bytes_max: u64) -> Result<Load, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(OLDEST)?;
+            let mut rows = statement.query([])?;
+            let mut load = Load::default();
+            while let Some(row) = rows.next()? {
+                let (id, bytes): (i64, u64) = (row.get(0)?, row.get(2)?);
+                if load.bytes > 0 && load.bytes + bytes > bytes_max {
+                    break;
+                }
+                let batch = row.get_ref(3)?.as_bytes()?;
+                load.add(id, row.get(1)?, bytes, batch);
             }
-            load.last = id;
-            load.bytes += bytes;
-            match serde_json::from_str::<Vec<Execution>>(&batch) {
-                Ok(executions) => load.executions.extend(executions),
-                Err(_) => load.unreadable.push((count, batch)),
-            }
-        }
-        Ok(load)
+            Ok(load)
+        })
     }
 
     /// Removes what was stored and keeps aside what was refused, in one transaction.
-    pub(super) fn settle(
-        &self,
-        load: &Load,
-        dead: &[(String, String, String)],
-    ) -> Result<(), StoreError> {
+    pub(super) fn settle(&self, load: &Load, dead: &[DeadLetter]) -> Result<(), StoreError> {
         self.with(|connection| {
             let transaction = connection.transaction()?;
-            for (id, reason, execution) in dead {
-                transaction.prepare_cached(BURY)?.execute(params![id, reason, execution])?;
-            }
+            bury(&transaction, dead)?;
             transaction.prepare_cached(REMOVE)?.execute([load.first, load.last])?;
             transaction.commit()
         })
@@ -143,6 +144,166 @@ impl OutboxFile {
     }
 }
 
+impl Load {
+    fn add(&mut self, id: i64, count: u64, bytes: u64, batch: &[u8]) {
+        if self.bytes == 0 {
+            self.first = id;
+        }
+        self.last = id;
+        self.bytes += bytes;
+        let before = self.executions.len();
+        let mut rest: Vec<&[u8]> = Vec::new();
+        if batch.starts_with(b"[") {
+            // As it was written before records had checksums.
+            match serde_json::from_slice::<Vec<Execution>>(batch) {
+                Ok(executions) => self.executions.extend(executions),
+                Err(_) => rest.push(batch),
+            }
+        } else {
+            for line in line::lines(batch) {
+                match line::decode(line).map(serde_json::from_str) {
+                    Some(Ok(execution)) => self.executions.push(execution),
+                    _ => rest.push(line),
+                }
+            }
+        }
+        let read = (self.executions.len() - before) as u64;
+        self.spoilt.extend(letters(&format!("row-{id}"), count.saturating_sub(read), &rest));
+    }
+}
+
+/// As many letters as records are missing, of what is left in their place.
+fn letters(place: &str, missing: u64, rest: &[&[u8]]) -> Vec<DeadLetter> {
+    let last = missing.saturating_sub(1);
+    (0..missing)
+        .map(|index| {
+            let at = usize::try_from(index).unwrap_or(usize::MAX);
+            let upto = if index == last { rest.len().max(at) } else { at + 1 };
+            let left = rest.get(at..upto).unwrap_or_default().concat();
+            DeadLetter {
+                id: format!("{place}-{index}"),
+                reason: "it was spoilt on the disk".to_owned(),
+                execution: String::from_utf8_lossy(&left).trim_end().to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// Records in groups of [`ROW_BYTES`].
+fn batches<'r>(records: &'r [&'r str]) -> impl Iterator<Item = &'r [&'r str]> {
+    let mut rest = records;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |record: &&&str| {
+            let first = bytes == 0;
+            bytes += record.len();
+            first || bytes <= ROW_BYTES
+        };
+        let (row, after) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = after;
+        (!row.is_empty()).then_some(row)
+    })
+}
+
+fn bury(transaction: &Transaction<'_>, dead: &[DeadLetter]) -> rusqlite::Result<()> {
+    let mut statement = transaction.prepare_cached(BURY)?;
+    for letter in dead {
+        statement.execute(params![letter.id, letter.reason, letter.execution])?;
+    }
+    Ok(())
+}
+
 fn from_driver(error: &rusqlite::Error) -> StoreError {
     StoreError::Local(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file in a directory that goes with the test.
+    struct Fixture(std::path::PathBuf, OutboxFile);
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = std::env::temp_dir().join(format!("outbox-{}", uuid::Uuid::new_v4()));
+            std::fs::create_dir(&dir).unwrap();
+            let file = OutboxFile::open(&dir, false).unwrap();
+            Self(dir, file)
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn records(count: usize) -> Vec<String> {
+        (0..count)
+            .map(|number| {
+                let request_id = format!("r-{number}");
+                let execution = Execution { request_id, ..Execution::default() };
+                String::from_utf8(line::encode(&execution)).unwrap()
+            })
+            .collect()
+    }
+
+    fn ids(load: &Load) -> Vec<&str> {
+        load.executions.iter().map(|one| one.request_id.as_str()).collect()
+    }
+
+    #[test]
+    fn rows_come_back_in_order_and_within_bounds() {
+        let fixture = Fixture::new();
+        let records = records(1_000);
+        let records: Vec<&str> = records.iter().map(String::as_str).collect();
+        fixture.1.append(&records, &[]).unwrap();
+        let totals = fixture.1.totals().unwrap();
+        let bytes = records.iter().map(|record| record.len() as u64).sum();
+        assert_eq!(totals, Totals { executions: 1_000, bytes });
+        let mut seen = 0;
+        loop {
+            let load = fixture.1.oldest(300_000).unwrap();
+            if load.bytes == 0 {
+                break;
+            }
+            assert!(load.bytes <= 300_000);
+            assert_eq!(load.executions[0].request_id, format!("r-{seen}"));
+            seen += load.executions.len();
+            fixture.1.settle(&load, &[]).unwrap();
+        }
+        assert_eq!(seen, 1_000);
+        assert_eq!(fixture.1.totals().unwrap(), Totals { executions: 0, bytes: 0 });
+    }
+
+    #[test]
+    fn a_spoilt_record_costs_itself_and_is_counted() {
+        let fixture = Fixture::new();
+        let records = records(5);
+        let records: Vec<&str> = records.iter().map(String::as_str).collect();
+        fixture.1.append(&records, &[]).unwrap();
+        let spoil = |from: &str, to: &str| {
+            let sql = "update outbox set batch = replace(batch, ?1, ?2)";
+            fixture.1.with(|connection| connection.execute(sql, [from, to])).unwrap();
+        };
+        spoil("\"r-2\"", "\"r-9\"");
+        let load = fixture.1.oldest(1).unwrap();
+        assert_eq!(ids(&load), ["r-0", "r-1", "r-3", "r-4"]);
+        assert_eq!(load.spoilt.len(), 1);
+        assert!(load.spoilt[0].execution.contains("\"r-9\""), "{:?}", load.spoilt);
+        // A lost line break spoils two; they are still two.
+        spoil("\n", " ");
+        let load = fixture.1.oldest(1).unwrap();
+        assert_eq!((load.executions.len(), load.spoilt.len()), (0, 5));
+    }
+
+    #[test]
+    fn rows_of_older_versions_are_read() {
+        let fixture = Fixture::new();
+        let old = r#"[{"request_id":"old-1","outcome":"success"},{"request_id":"old-2"}]"#;
+        let sql = "insert into outbox (executions, bytes, batch) values (2, 70, ?1)";
+        fixture.1.with(|connection| connection.execute(sql, [old])).unwrap();
+        assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["old-1", "old-2"]);
+    }
 }

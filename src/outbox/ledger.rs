@@ -1,20 +1,28 @@
-//! The identity of the audit trail: accepted = stored + waiting + dead-lettered + lost.
+//! The identity of the audit trail: accepted = stored + in the outbox + dead-lettered + lost.
+//!
+//! Every execution is in exactly one of these places. A move is one step under one lock, so that the sum
+//! is right whenever somebody looks.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Counts of one process; what a process before it left in the file counts as accepted here.
+/// Counts of one process; what a process before it left in the outbox counts as accepted here.
 #[derive(Debug)]
 pub struct Ledger {
-    bytes_max: u64,
-    accepted: AtomicU64,
-    stored: AtomicU64,
-    dead: AtomicU64,
-    lost: AtomicU64,
-    /// Bytes in the file.
-    bytes: AtomicU64,
-    store_reachable: AtomicBool,
-    /// Whether the file took the last batch.
-    writable: AtomicBool,
+    rules: Rules,
+    standing: Mutex<Standing>,
+    /// Whether a loss was told since the last time that nothing waited.
+    told: AtomicBool,
+}
+
+/// What the operator decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Bytes of journal and outbox together.
+    pub(super) bytes_max: u64,
+    /// Whether calls are refused when the budget is spent. Those under way then may go beyond it: none of
+    /// them may be lost.
+    pub(super) refuses: bool,
 }
 
 /// The counts at one moment.
@@ -24,80 +32,133 @@ pub struct Standing {
     pub accepted: u64,
     /// In the store.
     pub stored: u64,
-    /// In the queue or the file.
-    pub waiting: u64,
-    /// Refused by the store and kept aside.
+    /// In the journal, not yet in the outbox's table.
+    pub journaled: u64,
+    /// In the outbox's table, not yet in the store.
+    pub filed: u64,
+    /// Refused by the store, or spoilt on the disk, and kept aside. One that is sent again counts as
+    /// accepted once more.
     pub dead: u64,
     /// Gone.
     pub lost: u64,
-    /// Bytes in the file.
+    /// Bytes in the journal and the table.
     pub bytes: u64,
     /// Whether the store took the last batch.
     pub store_reachable: bool,
+    /// Whether the journal took the last record.
+    pub writable: bool,
+}
+
+impl Standing {
+    /// Accepted, and neither in the store nor given up.
+    pub fn waiting(&self) -> u64 {
+        self.journaled + self.filed
+    }
 }
 
 impl Ledger {
-    pub(super) fn new(bytes_max: u64) -> Self {
-        Self {
-            bytes_max,
-            accepted: AtomicU64::new(0),
-            stored: AtomicU64::new(0),
-            dead: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            store_reachable: AtomicBool::new(true),
-            writable: AtomicBool::new(true),
-        }
+    pub(super) fn new(rules: Rules) -> Self {
+        let standing = Standing {
+            accepted: 0,
+            stored: 0,
+            journaled: 0,
+            filed: 0,
+            dead: 0,
+            lost: 0,
+            bytes: 0,
+            store_reachable: true,
+            writable: true,
+        };
+        Self { rules, standing: Mutex::new(standing), told: AtomicBool::new(false) }
     }
 
     /// The counts now.
     pub fn standing(&self) -> Standing {
-        let (stored, dead, lost) =
-            (self.stored.load(Relaxed), self.dead.load(Relaxed), self.lost.load(Relaxed));
-        let accepted = self.accepted.load(Relaxed);
-        Standing {
-            accepted,
-            stored,
-            waiting: accepted.saturating_sub(stored + dead + lost),
-            dead,
-            lost,
-            bytes: self.bytes.load(Relaxed),
-            store_reachable: self.store_reachable.load(Relaxed),
+        *self.lock()
+    }
+
+    /// Whether a record made now would be kept.
+    pub(super) fn has_room(&self) -> bool {
+        let standing = self.lock();
+        standing.writable && standing.bytes < self.rules.bytes_max
+    }
+
+    /// Takes a record in, unless the budget is spent: then it is lost.
+    pub(super) fn admit(&self, bytes: u64) -> bool {
+        let mut standing = self.lock();
+        standing.accepted += 1;
+        let fits = self.rules.refuses || standing.bytes + bytes <= self.rules.bytes_max;
+        if fits {
+            standing.journaled += 1;
+            standing.bytes += bytes;
+        } else {
+            standing.lost += 1;
+        }
+        fits
+    }
+
+    /// The journal did not take what was admitted.
+    pub(super) fn missed(&self, bytes: u64) {
+        let mut standing = self.lock();
+        standing.journaled -= 1;
+        standing.lost += 1;
+        standing.bytes -= bytes;
+        standing.writable = false;
+    }
+
+    /// Whether this loss is to be told: of many in a row, the first.
+    pub(super) fn tells(&self) -> bool {
+        !self.told.swap(true, Relaxed)
+    }
+
+    pub(super) fn set_writable(&self) {
+        self.lock().writable = true;
+    }
+
+    /// A process before this one left these in the journal.
+    pub(super) fn found_journaled(&self, count: u64, bytes: u64) {
+        let mut standing = self.lock();
+        standing.accepted += count;
+        standing.journaled += count;
+        standing.bytes += bytes;
+    }
+
+    /// These are in the table from before, or were put back into it.
+    pub(super) fn found_filed(&self, count: u64, bytes: u64) {
+        let mut standing = self.lock();
+        standing.accepted += count;
+        standing.filed += count;
+        standing.bytes += bytes;
+    }
+
+    /// From the journal to the table, and what of it was spoilt to the dead letters.
+    pub(super) fn filed(&self, count: u64, spoilt: u64, spoilt_bytes: u64) {
+        let mut standing = self.lock();
+        standing.journaled -= count + spoilt;
+        standing.filed += count;
+        standing.dead += spoilt;
+        standing.bytes -= spoilt_bytes;
+    }
+
+    /// From the table to the store, and what it refused to the dead letters.
+    pub(super) fn shipped(&self, stored: u64, dead: u64, bytes: u64) {
+        let mut standing = self.lock();
+        standing.filed -= stored + dead;
+        standing.stored += stored;
+        standing.dead += dead;
+        standing.bytes -= bytes;
+        if standing.waiting() == 0 {
+            self.told.store(false, Relaxed);
         }
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.writable.load(Relaxed) && self.has_bytes()
-    }
-
-    /// Whether the budget of the file allows another batch.
-    pub(super) fn has_bytes(&self) -> bool {
-        self.bytes.load(Relaxed) < self.bytes_max
-    }
-
-    pub(super) fn set_writable(&self, writable: bool) {
-        self.writable.store(writable, Relaxed);
-    }
-
-    pub(super) fn accept(&self, count: u64) {
-        self.accepted.fetch_add(count, Relaxed);
-    }
-
-    pub(super) fn lose(&self, count: u64) {
-        self.lost.fetch_add(count, Relaxed);
-    }
-
-    pub(super) fn filed(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Relaxed);
-    }
-
-    pub(super) fn shipped(&self, stored: u64, dead: u64, bytes: u64) {
-        self.stored.fetch_add(stored, Relaxed);
-        self.dead.fetch_add(dead, Relaxed);
-        self.bytes.fetch_sub(bytes.min(self.bytes.load(Relaxed)), Relaxed);
-    }
-
+    /// Gives what was so before.
     pub(super) fn set_store_reachable(&self, reachable: bool) -> bool {
-        self.store_reachable.swap(reachable, Relaxed)
+        std::mem::replace(&mut self.lock().store_reachable, reachable)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Standing> {
+        // Counts are moved in steps that cannot panic.
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

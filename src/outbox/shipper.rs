@@ -1,4 +1,4 @@
-//! Carries batches from the local file to the store, for ever.
+//! Carries batches from the outbox to the store, for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,21 +6,36 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::file::{Load, OutboxFile};
+use super::file::{DeadLetter, Load, OutboxFile};
 use super::ledger::Ledger;
 use crate::execution::Execution;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
+use crate::words::clock;
 
-/// Rows of the file that go in one statement.
-const ROWS_MAX: u32 = 16;
+/// Bytes that go at once: from where a batch starts to grow, and to where.
+const BATCH_BYTES_MIN: u64 = 256 * 1024;
+const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// A batch that was stored faster than this may be followed by a bigger one.
+const BRISK: Duration = Duration::from_millis(500);
 /// How long new rows gather before they are carried.
 const GATHER: Duration = Duration::from_millis(100);
-const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Between attempts: never more than one a second asks a store that did not take the last.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(15);
 
-/// Ships until `stop`, then once more until the file is empty or the store fails.
+/// What carries.
+#[derive(Debug)]
+struct Shipper {
+    file: Arc<OutboxFile>,
+    store: Arc<dyn Store>,
+    ledger: Arc<Ledger>,
+    batch_bytes: u64,
+}
+
+/// Ships until `stop`, then once more until the outbox is empty or the store fails.
 pub async fn ship(
     file: Arc<OutboxFile>,
     store: Arc<dyn Store>,
@@ -28,21 +43,21 @@ pub async fn ship(
     filled: Arc<Notify>,
     stop: CancellationToken,
 ) {
+    let mut shipper = Shipper { file, store, ledger, batch_bytes: BATCH_BYTES_MIN };
     let mut retry = RETRY_FIRST;
     loop {
         let stopping = stop.is_cancelled();
-        let wait = match ship_once(&file, store.as_ref(), &ledger).await {
+        let wait = match shipper.ship_once().await {
             Ok(true) => {
                 retry = RETRY_FIRST;
                 continue;
             }
-            Ok(false) if stopping => return,
+            Ok(false) | Err(_) if stopping => return,
             Ok(false) => None,
-            Err(_) if stopping => return,
             Err(_) => {
                 let wait = retry;
                 retry = (retry * 2).min(RETRY_LAST);
-                Some(wait)
+                Some(wait + jitter(wait))
             }
         };
         tokio::select! {
@@ -62,84 +77,90 @@ async fn pause(wait: Option<Duration>, filled: &Notify) {
     }
 }
 
-/// One load. `false` when there was nothing.
-async fn ship_once(
-    file: &Arc<OutboxFile>,
-    store: &dyn Store,
-    ledger: &Ledger,
-) -> Result<bool, StoreError> {
-    let load = blocking(file, |file| file.oldest(ROWS_MAX)).await?;
-    if load.bytes == 0 {
-        return Ok(false);
-    }
-    let dead = match store.insert_executions(&load.executions).await {
-        Ok(()) => Vec::new(),
-        Err(StoreError::Refused(_)) => one_by_one(store, &load.executions).await?,
-        Err(error) => {
-            if ledger.set_store_reachable(false) {
-                telemetry::events::store_lost(&error.to_string());
+/// Up to half of it, so that many sidecars do not come back at once.
+fn jitter(wait: Duration) -> Duration {
+    let dice = Uuid::new_v4().as_bytes().first().copied().unwrap_or_default();
+    wait * u32::from(dice) / 512
+}
+
+impl Shipper {
+    /// One batch. `false` when there was nothing.
+    async fn ship_once(&mut self) -> Result<bool, StoreError> {
+        let most = self.batch_bytes;
+        let load = self.blocking(move |file| file.oldest(most)).await?;
+        if load.bytes == 0 {
+            return Ok(false);
+        }
+        let began = clock::monotonic();
+        let dead = match self.store(&load.executions).await {
+            Ok(dead) => dead,
+            Err(error) => {
+                self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
+                if self.ledger.set_store_reachable(false) {
+                    telemetry::events::store_lost(&error.to_string());
+                }
+                return Err(error);
             }
-            return Err(error);
+        };
+        if !self.ledger.set_store_reachable(true) {
+            telemetry::events::store_found();
         }
-    };
-    if !ledger.set_store_reachable(true) {
-        telemetry::events::store_found();
-    }
-    settle(file, ledger, load, dead).await?;
-    Ok(true)
-}
-
-/// Finds the executions that the store will never take; the rest goes on.
-async fn one_by_one(
-    store: &dyn Store,
-    executions: &[Execution],
-) -> Result<Vec<(Execution, String)>, StoreError> {
-    let mut dead = Vec::new();
-    for execution in executions {
-        match store.insert_executions(std::slice::from_ref(execution)).await {
-            Ok(()) => {}
-            Err(StoreError::Refused(reason)) => dead.push((execution.clone(), reason)),
-            Err(error) => return Err(error),
+        if clock::monotonic().duration_since(began) < BRISK {
+            self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
         }
+        self.settle(load, dead).await?;
+        Ok(true)
     }
-    Ok(dead)
+
+    /// Stores what the store takes; gives what it never will. Of a refused batch, halves are tried, so that
+    /// one bad record among thousands costs a dozen statements.
+    async fn store(&self, executions: &[Execution]) -> Result<Vec<DeadLetter>, StoreError> {
+        let mut dead = Vec::new();
+        let mut parts = vec![executions];
+        while let Some(part) = parts.pop() {
+            match (self.store.insert_executions(part).await, part) {
+                (Ok(()), _) => {}
+                (Err(StoreError::Refused(reason)), [execution]) => {
+                    dead.push(letter(execution, reason));
+                }
+                (Err(StoreError::Refused(_)), part) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Ok(dead)
+    }
+
+    async fn settle(&self, mut load: Load, mut dead: Vec<DeadLetter>) -> Result<(), StoreError> {
+        let bytes = load.bytes;
+        let stored = (load.executions.len() - dead.len()) as u64;
+        dead.append(&mut load.spoilt);
+        let buried = dead.len() as u64;
+        self.blocking(move |file| file.settle(&load, &dead)).await?;
+        self.ledger.shipped(stored, buried, bytes);
+        if buried > 0 {
+            telemetry::events::executions_buried(buried);
+        }
+        Ok(())
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&OutboxFile) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let file = self.file.clone();
+        spawn_blocking(move || work(&file))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
 }
 
-async fn settle(
-    file: &Arc<OutboxFile>,
-    ledger: &Ledger,
-    load: Load,
-    dead: Vec<(Execution, String)>,
-) -> Result<(), StoreError> {
-    let bytes = load.bytes;
-    let stored = (load.executions.len() - dead.len()) as u64;
-    let mut letters: Vec<(String, String, String)> = dead
-        .into_iter()
-        .map(|(execution, reason)| {
-            let json = serde_json::to_string(&execution).unwrap_or_default();
-            (execution.request_id, reason, json)
-        })
-        .collect();
-    let mut buried = letters.len() as u64;
-    for (index, (count, batch)) in load.unreadable.iter().enumerate() {
-        buried += count;
-        let id = format!("batch-{}-{index}", load.first);
-        letters.push((id, "does not read as executions".to_owned(), batch.clone()));
+fn letter(execution: &Execution, reason: String) -> DeadLetter {
+    DeadLetter {
+        id: execution.request_id.clone(),
+        reason,
+        execution: serde_json::to_string(execution).unwrap_or_default(),
     }
-    if buried > 0 {
-        telemetry::events::executions_buried(buried);
-    }
-    blocking(file, move |file| file.settle(&load, &letters)).await?;
-    ledger.shipped(stored, buried, bytes);
-    Ok(())
-}
-
-async fn blocking<T: Send + 'static>(
-    file: &Arc<OutboxFile>,
-    work: impl FnOnce(&OutboxFile) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let file = file.clone();
-    spawn_blocking(move || work(&file))
-        .await
-        .map_err(|error| StoreError::Unavailable(error.to_string()))?
 }

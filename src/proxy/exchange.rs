@@ -238,7 +238,7 @@ impl Exchange {
         execution.execution_time_ms =
             clock::millis(clock::monotonic().duration_since(open.started));
         execution.overhead_ms = Some(clock::millis(open.own));
-        open.recorder.record(execution);
+        open.recorder.record(&execution);
     }
 }
 

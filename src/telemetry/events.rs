@@ -66,9 +66,19 @@ pub fn catalog_impossible(why: &str) {
     error!(why, "no source gave a catalog");
 }
 
-/// Executions are gone.
-pub fn executions_lost(count: u64, why: &str) {
-    error!(count, why, "executions were lost: they could not be kept");
+/// The first of executions that are gone; how many in all, the metric says.
+pub fn executions_lost(why: &str) {
+    error!(why, "executions are being lost: they cannot be kept");
+}
+
+/// Records stay in the journal, where the disk has them.
+pub fn outbox_failed(why: &str) {
+    error!(why, "the outbox takes no records; they wait in the journal");
+}
+
+/// The journal cannot be read or shortened.
+pub fn journal_failed(why: &str) {
+    error!(why, "the journal of records cannot be read or shortened");
 }
 
 /// Executions were refused by the store and kept aside.
