@@ -1,5 +1,6 @@
 //! Starts the product and its surroundings inside the test process, each test with its own.
 
+pub mod binary;
 pub mod cluster;
 pub mod database;
 pub mod raw;

@@ -16,6 +16,7 @@ mod admin;
 mod analytics;
 mod architecture;
 mod backtest;
+mod chaos;
 mod control;
 mod dataset;
 mod experiments;

@@ -1,11 +1,11 @@
 //! The life of the process: draining, signals, the command line. Partly with the real binary.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::harness::binary::{Binary, run};
 use crate::harness::database::Database;
 use crate::harness::{
     GENERATE, Options, STREAM, Sidecar, TOKEN, TempDir, Upstream, contents, eventually,
@@ -81,91 +81,12 @@ async fn at_the_deadline_a_call_without_an_answer_is_told_so() {
     assert_eq!(sidecar.executions("", 1).await[0]["outcome"], "drained");
 }
 
-/// The real binary with a configuration of its own.
-struct Binary {
-    child: Child,
-    data: String,
-    control: String,
-    data_dir: TempDir,
-}
-
-fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chaperone"));
-    command.args(arguments).env_clear();
-    for (name, value) in environment {
-        command.env(name, value);
-    }
-    command
-}
-
-fn run(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
-    let mut command = command(arguments, environment);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-impl Binary {
-    fn start(upstream: &str) -> Self {
-        let data_dir = TempDir::new();
-        let mut command = command(
-            &["serve"],
-            &[
-                ("CHAPERONE_DATA__LISTEN", "127.0.0.1:0"),
-                ("CHAPERONE_CONTROL__LISTEN", "127.0.0.1:0"),
-                ("CHAPERONE_UPSTREAM__URL", upstream),
-                ("CHAPERONE_CONTROL__SUPER_ADMIN_TOKEN", TOKEN),
-                ("CHAPERONE_LOG__LEVEL", "trace"),
-                ("CHAPERONE_STORAGE__DATA_DIR", data_dir.path().to_str().unwrap()),
-            ],
-        );
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line =
-            lines.find(|line| line.as_ref().unwrap().contains("is listening")).unwrap().unwrap();
-        let fields: Value = serde_json::from_str(&line).unwrap();
-        let log = data_dir.path().join("log");
-        std::thread::spawn(move || {
-            let mut file = std::fs::File::create(log).unwrap();
-            for line in lines.map_while(Result::ok) {
-                drop(writeln!(file, "{line}"));
-            }
-        });
-        Self {
-            child,
-            data: fields["data.listen"].as_str().unwrap().to_owned(),
-            control: fields["control.listen"].as_str().unwrap().to_owned(),
-            data_dir,
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent =
-            Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.data_dir.path().join("log")).unwrap()
-    }
-}
-
-impl Drop for Binary {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_reload_and_stop_the_binary_and_its_log_holds_no_secret() {
     let upstream = Upstream::start().await;
-    let mut binary = Binary::start(&upstream.url());
+    let data_dir = Arc::new(TempDir::new());
+    let trace = [("CHAPERONE_LOG__LEVEL", "trace")];
+    let mut binary = Binary::start(&upstream.url(), &data_dir, &trace);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}{GENERATE}?key=QUERYSECRET", binary.data);
     let call = client
@@ -208,7 +129,8 @@ async fn signals_reload_and_stop_the_binary_and_its_log_holds_no_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_series_is_there_from_the_start() {
-    let binary = Binary::start("http://127.0.0.1:1");
+    let data_dir = Arc::new(TempDir::new());
+    let binary = Binary::start("http://127.0.0.1:1", &data_dir, &[]);
     let url = format!("http://{}/metrics", binary.control);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let page = client.get(url).send().await.unwrap().text().await.unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::database::Database;
 use super::{TempDir, eventually};
@@ -53,16 +53,49 @@ impl Cluster {
             if self.postmaster.try_wait().unwrap().is_some() {
                 self.postmaster = postmaster(&self.dir, self.port);
             }
-            TcpStream::connect(("127.0.0.1", self.port)).await.ok()
+            self.answers().await
         })
         .await;
     }
 
+    /// Stops every process of it where it stands, or lets them go on: connections stay, nothing answers.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { "STOP" } else { "CONT" };
+        let postmaster = self.postmaster.id().to_string();
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &postmaster]).output();
+        let children = String::from_utf8(children.unwrap().stdout).unwrap();
+        // Those that end meanwhile are as good as stopped.
+        drop(
+            Command::new("kill")
+                .args(["-s", signal, &postmaster])
+                .args(children.split_whitespace())
+                .stderr(Stdio::null())
+                .status(),
+        );
+    }
+
+    /// As after a failover to a standby, or back: sessions end, and new ones may only read.
+    pub async fn read_only(&self, only: bool) {
+        let database = self.database();
+        let word = if only { "on" } else { "off" };
+        database.execute(&format!("alter system set default_transaction_read_only = {word}")).await;
+        database.execute("select pg_reload_conf()").await;
+        database
+            .execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity \
+                 where application_name = 'chaperone'",
+            )
+            .await;
+    }
+
     async fn listens(&self) {
-        eventually("the cluster listens", async || {
-            TcpStream::connect(("127.0.0.1", self.port)).await.ok()
-        })
-        .await;
+        eventually("the cluster listens", async || self.answers().await).await;
+    }
+
+    /// Listening is not enough: it may still be starting up.
+    async fn answers(&self) -> Option<()> {
+        let url = self.database().url;
+        tokio_postgres::connect(&url, tokio_postgres::NoTls).await.ok().map(drop)
     }
 }
 

@@ -140,6 +140,16 @@ impl Database {
         number
     }
 
+    /// The first column of every row.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.root, tokio_postgres::NoTls).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let rows = client.query(sql, &[]).await.unwrap();
+        driver.abort();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     pub async fn count(&self, sql: &str) -> i64 {
         let (client, connection) =
             tokio_postgres::connect(&self.root, tokio_postgres::NoTls).await.unwrap();
