@@ -7,6 +7,7 @@ mod audit;
 mod auth;
 mod backtest;
 mod call;
+mod dead_letters;
 mod details;
 mod diff;
 mod door;
@@ -41,7 +42,7 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::outbox::Ledger;
+use crate::outbox::{DeadLetters, Ledger};
 use crate::refresh::Refresher;
 use crate::store::Store;
 
@@ -71,6 +72,8 @@ pub struct Shared {
     pub refresher: Arc<Refresher>,
     /// The counts of the audit trail.
     pub ledger: Arc<Ledger>,
+    /// What the store refused.
+    pub dead_letters: DeadLetters,
     /// The metrics.
     pub metrics: PrometheusHandle,
     /// Who may do what.
@@ -146,6 +149,8 @@ routes! {
     post "/feedback" feedback::give;
     get "/executions" executions::list;
     get "/executions/{id}" executions::read;
+    get "/dead-letters" dead_letters::list;
+    post "/dead-letters/retry" dead_letters::retry;
     get "/audit" audit::list;
     get "/in-force" lists::in_force;
     get "/status" health::status;

@@ -80,6 +80,7 @@ impl App {
             store: store.clone(),
             refresher: refresher.clone(),
             ledger: outbox.recorder.ledger().clone(),
+            dead_letters: outbox.dead_letters(),
             metrics,
             tokens: parts::tokens(&settings, &super_admin),
             throttle: Throttle::default(),

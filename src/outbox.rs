@@ -4,6 +4,7 @@
 //! then the outbox, a table of the local file (a row is a batch); then the store, and only then out of the
 //! table. Whatever cannot be kept is counted as lost, exactly.
 
+mod dead;
 mod file;
 mod journal;
 mod ledger;
@@ -26,6 +27,7 @@ use journal::Journal;
 use ledger::Rules;
 use writer::Writer;
 
+pub use dead::{DeadLetters, Letter, Retried};
 pub use file::OutboxFile;
 pub use ledger::{Ledger, Standing};
 pub use shipper::ship;
@@ -89,6 +91,14 @@ pub struct Outbox {
     pub filled: Arc<Notify>,
     /// The thread that fills the file; ends when every recorder is gone.
     pub writer: JoinHandle<()>,
+}
+
+impl Outbox {
+    /// For the admin.
+    pub fn dead_letters(&self) -> DeadLetters {
+        let ledger = self.recorder.ledger().clone();
+        DeadLetters { file: self.file.clone(), ledger, filled: self.filled.clone() }
+    }
 }
 
 /// Opens journal and outbox under `data_dir` and starts the thread between them.

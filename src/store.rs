@@ -178,8 +178,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What was done under an `Idempotency-Key`.
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError>;
 
-    /// Stores executions; those already there stay as they are.
-    async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError>;
+    /// Stores executions, each given as its JSON; those already there stay as they are.
+    async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError>;
+
+    /// The same of executions.
+    async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
+        let json = |one: &Execution| {
+            serde_json::to_string(one).map_err(|error| StoreError::Refused(error.to_string()))
+        };
+        let records = batch.iter().map(json).collect::<Result<Vec<_>, _>>()?;
+        let records: Vec<&str> = records.iter().map(String::as_str).collect();
+        self.insert_records(&records).await
+    }
 
     /// A page of executions, newest first, as JSON rows.
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError>;

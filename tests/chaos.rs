@@ -15,6 +15,8 @@ use crate::harness::{GENERATE, STREAM, TOKEN, TempDir, Upstream, contents};
 /// How much of everything.
 struct Plan {
     executions: usize,
+    /// Calls a second, at most.
+    rate: u32,
     kills: usize,
     restarts: usize,
     outage: Duration,
@@ -32,6 +34,7 @@ impl Plan {
         if std::env::var("CHAPERONE_CHAOS").is_ok_and(|size| size == "full") {
             return Self {
                 executions: 1_000_000,
+                rate: 1_500,
                 kills: 50,
                 restarts: 20,
                 outage: seconds(600),
@@ -43,6 +46,7 @@ impl Plan {
         }
         Self {
             executions: 6_000,
+            rate: 1_000_000,
             kills: 5,
             restarts: 2,
             outage: seconds(2),
@@ -176,6 +180,7 @@ impl Chaos {
             seen: Arc::default(),
         };
         chaos.start();
+        chaos.pace(chaos.plan.rate);
         chaos
     }
 
@@ -185,6 +190,10 @@ impl Chaos {
         self.data.write().unwrap().clone_from(&binary.data);
         self.control.write().unwrap().clone_from(&binary.control);
         self.binary = Some(binary);
+    }
+
+    fn pace(&self, rate: u32) {
+        self.seen.pace.store((1_000_000 * CLIENTS / rate).into(), Relaxed);
     }
 
     async fn cause(&mut self, event: Event) {
@@ -198,12 +207,11 @@ impl Chaos {
                 self.cluster.start_again().await;
             }
             Event::Outage => {
-                let pace = 1_000_000 * CLIENTS / self.plan.outage_rate;
-                self.seen.pace.store(pace.into(), Relaxed);
+                self.pace(self.plan.outage_rate);
                 self.cluster.kill();
                 tokio::time::sleep(self.plan.outage).await;
                 self.cluster.start_again().await;
-                self.seen.pace.store(0, Relaxed);
+                self.pace(self.plan.rate);
             }
             Event::Hang => {
                 self.cluster.freeze(true);

@@ -228,3 +228,97 @@ async fn the_local_file_is_for_its_owner_and_for_one_process() {
     let second = Box::pin(chaperone::app::App::build(settings)).await.unwrap_err().to_string();
     assert!(second.contains("another process uses it"), "{second}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_refuses_is_kept_aside_and_can_be_sent_again() {
+    let (upstream, database) = (Upstream::start().await, Database::new().await);
+    database.migrate().await;
+    database
+        .execute("alter table prompt_executions add constraint poison check (user_id <> 'poison')")
+        .await;
+    let (cable, url) = database.through_cable().await;
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).database(&url)).await;
+    // All of them wait, so that they go as one batch.
+    cable.pull();
+    for number in 0..40 {
+        let user = if number % 20 == 7 { "poison" } else { "ann" };
+        sidecar.say(GENERATE, &[("x-chaperone-user", user)], "hello").await;
+    }
+    cable.plug();
+    let standing = async |name: &str, count: u64| {
+        eventually(&format!("{count} are {name}"), async || {
+            (sidecar.status().await["executions"][name] == count).then_some(())
+        })
+        .await;
+    };
+    standing("stored", 38).await;
+    standing("dead_lettered", 2).await;
+    let ready = sidecar.page("/readyz").await.json();
+    assert!(ready["degraded"].to_string().contains("kept aside"), "{ready}");
+    let first = sidecar.admin("/dead-letters?limit=1").await.json();
+    let letter = &first["items"][0];
+    assert_eq!(letter["reason"], "SQLSTATE 23514 on poison");
+    assert_eq!(letter["execution"]["user_id"], "poison");
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = sidecar.admin(&format!("/dead-letters?limit=1&cursor={cursor}")).await.json();
+    assert_eq!(
+        (second["items"].as_array().unwrap().len(), &second["next_cursor"]),
+        (1, &json!(null))
+    );
+    sidecar.must(404, "POST", "/dead-letters/retry", &json!({"id": "none"})).await;
+
+    database.execute("alter table prompt_executions drop constraint poison").await;
+    let one = json!({"id": letter["id"]});
+    let retried = sidecar.must(200, "POST", "/dead-letters/retry", &one).await;
+    assert_eq!(retried, json!({"retried": 1, "unreadable": 0}));
+    sidecar.must(200, "POST", "/dead-letters/retry", &json!({})).await;
+    standing("stored", 40).await;
+    standing("accepted", 42).await;
+    assert_eq!(sidecar.admin("/dead-letters").await.json()["items"], json!([]));
+    assert_eq!(database.count("select count(*) from prompt_executions").await, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_process_left_in_the_journal_is_stored_but_for_what_is_spoilt() {
+    let upstream = Upstream::start().await;
+    let data_dir = Arc::new(TempDir::new());
+    let start = || {
+        let away = "postgres://nobody@127.0.0.1:1/none";
+        Sidecar::start(Options::to(&upstream.url()).database(away).data_dir(&data_dir))
+    };
+    let sidecar = start().await;
+    for _ in 0..3 {
+        sidecar.say(GENERATE, &[], "hello").await;
+    }
+    outbox_rows(&data_dir, 3).await;
+    sidecar.stop().await.unwrap();
+    // As a kill right after the third answer leaves it, and a disk that flips a bit of the second.
+    let connection = rusqlite::Connection::open(data_dir.path().join("chaperone.db")).unwrap();
+    let batches: Vec<String> = connection
+        .prepare("select batch from outbox order by id")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    connection.execute("delete from outbox", []).unwrap();
+    drop(connection);
+    let mut journal = batches.concat().into_bytes();
+    let second = journal.iter().position(|byte| *byte == b'\n').unwrap() + 100;
+    journal[second] ^= 1;
+    // The last write did not come to its end.
+    journal.extend_from_slice(b"0123abcd {\"id\":");
+    std::fs::write(data_dir.path().join("outbox-00000007.journal"), journal).unwrap();
+    let sidecar = start().await;
+    let executions = eventually("all is told", async || {
+        let executions = sidecar.status().await["executions"].clone();
+        (executions["accepted"] == 4 && executions["dead_lettered"] == 2).then_some(executions)
+    })
+    .await;
+    assert_eq!((&executions["waiting"], &executions["lost"]), (&json!(2), &json!(0)));
+    assert_eq!(outbox_rows(&data_dir, 2).await.len(), 2);
+    let letters = sidecar.admin("/dead-letters").await.json();
+    assert_eq!(letters["items"][0]["reason"], "it was spoilt on the disk");
+    let retried = sidecar.must(200, "POST", "/dead-letters/retry", &json!({})).await;
+    assert_eq!(retried, json!({"retried": 0, "unreadable": 2}));
+}

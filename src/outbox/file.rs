@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, params};
+use serde_json::value::RawValue;
 
+use super::dead::{Letter, Retried};
 use super::line;
 use crate::execution::Execution;
 use crate::store::{LOCAL_FILE, StoreError};
@@ -35,6 +37,12 @@ const TOTALS: &str = "select coalesce(sum(executions), 0), coalesce(sum(bytes), 
 const BURY: &str =
     "insert or replace into outbox_dead_letters (id, reason, execution) values (?1, ?2, ?3)";
 
+const LETTERS: &str = "select id, reason, execution, at from outbox_dead_letters
+     where ?1 is null or id > ?1 order by id limit ?2";
+const LETTERS_OF: &str =
+    "select id, execution from outbox_dead_letters where ?1 is null or id = ?1 order by id";
+const RAISE: &str = "delete from outbox_dead_letters where id = ?1";
+
 /// The open file.
 #[derive(Debug)]
 pub struct OutboxFile(Mutex<Connection>);
@@ -63,8 +71,9 @@ pub(super) struct Load {
     pub(super) first: i64,
     pub(super) last: i64,
     pub(super) bytes: u64,
-    pub(super) executions: Vec<Execution>,
-    /// What does not read as executions.
+    /// Their JSON.
+    pub(super) records: Vec<String>,
+    /// What was spoilt.
     pub(super) spoilt: Vec<DeadLetter>,
 }
 
@@ -134,6 +143,49 @@ impl OutboxFile {
         })
     }
 
+    /// Dead letters in the order of their ids, from behind one.
+    pub(super) fn letters(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, StoreError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(LETTERS)?
+                .query_map(params![after, limit], |row| {
+                    let (id, reason) = (row.get(0)?, row.get(1)?);
+                    Ok(Letter { id, reason, execution: row.get(2)?, at: row.get(3)? })
+                })?
+                .collect()
+        })
+    }
+
+    /// Makes records of dead letters again, those that still read as executions.
+    pub(super) fn retry(&self, id: Option<&str>) -> Result<Retried, StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction()?;
+            let letters: Vec<(String, String)> = transaction
+                .prepare_cached(LETTERS_OF)?
+                .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut retried = Retried { sent: 0, kept: 0, bytes: 0 };
+            for (id, json) in letters {
+                if serde_json::from_str::<Execution>(&json).is_err() {
+                    retried.kept += 1;
+                    continue;
+                }
+                let line = String::from_utf8_lossy(&line::of_json(&json)).into_owned();
+                let bytes = line.len() as u64;
+                transaction.prepare_cached(APPEND)?.execute(params![1, bytes, line])?;
+                transaction.prepare_cached(RAISE)?.execute([id])?;
+                retried.sent += 1;
+                retried.bytes += bytes;
+            }
+            transaction.commit()?;
+            Ok(retried)
+        })
+    }
+
     fn with<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
@@ -151,23 +203,23 @@ impl Load {
         }
         self.last = id;
         self.bytes += bytes;
-        let before = self.executions.len();
+        let before = self.records.len();
         let mut rest: Vec<&[u8]> = Vec::new();
         if batch.starts_with(b"[") {
             // As it was written before records had checksums.
-            match serde_json::from_slice::<Vec<Execution>>(batch) {
-                Ok(executions) => self.executions.extend(executions),
+            match serde_json::from_slice::<Vec<&RawValue>>(batch) {
+                Ok(records) => self.records.extend(records.iter().map(|one| one.get().to_owned())),
                 Err(_) => rest.push(batch),
             }
         } else {
             for line in line::lines(batch) {
-                match line::decode(line).map(serde_json::from_str) {
-                    Some(Ok(execution)) => self.executions.push(execution),
-                    _ => rest.push(line),
+                match line::decode(line) {
+                    Some(record) => self.records.push(record.to_owned()),
+                    None => rest.push(line),
                 }
             }
         }
-        let read = (self.executions.len() - before) as u64;
+        let read = (self.records.len() - before) as u64;
         self.spoilt.extend(letters(&format!("row-{id}"), count.saturating_sub(read), &rest));
     }
 }
@@ -249,8 +301,9 @@ mod tests {
             .collect()
     }
 
-    fn ids(load: &Load) -> Vec<&str> {
-        load.executions.iter().map(|one| one.request_id.as_str()).collect()
+    fn ids(load: &Load) -> Vec<String> {
+        let id = |record: &String| serde_json::from_str::<Execution>(record).unwrap().request_id;
+        load.records.iter().map(id).collect()
     }
 
     #[test]
@@ -269,8 +322,8 @@ mod tests {
                 break;
             }
             assert!(load.bytes <= 300_000);
-            assert_eq!(load.executions[0].request_id, format!("r-{seen}"));
-            seen += load.executions.len();
+            assert_eq!(ids(&load)[0], format!("r-{seen}"));
+            seen += load.records.len();
             fixture.1.settle(&load, &[]).unwrap();
         }
         assert_eq!(seen, 1_000);
@@ -295,7 +348,7 @@ mod tests {
         // A lost line break spoils two; they are still two.
         spoil("\n", " ");
         let load = fixture.1.oldest(1).unwrap();
-        assert_eq!((load.executions.len(), load.spoilt.len()), (0, 5));
+        assert_eq!((load.records.len(), load.spoilt.len()), (0, 5));
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Shipper {
             return Ok(false);
         }
         let began = clock::monotonic();
-        let dead = match self.store(&load.executions).await {
+        let records: Vec<&str> = load.records.iter().map(String::as_str).collect();
+        let dead = match self.store(&records).await {
             Ok(dead) => dead,
             Err(error) => {
                 self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
@@ -114,14 +115,14 @@ impl Shipper {
 
     /// Stores what the store takes; gives what it never will. Of a refused batch, halves are tried, so that
     /// one bad record among thousands costs a dozen statements.
-    async fn store(&self, executions: &[Execution]) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn store(&self, records: &[&str]) -> Result<Vec<DeadLetter>, StoreError> {
         let mut dead = Vec::new();
-        let mut parts = vec![executions];
+        let mut parts = vec![records];
         while let Some(part) = parts.pop() {
-            match (self.store.insert_executions(part).await, part) {
+            match (self.store.insert_records(part).await, part) {
                 (Ok(()), _) => {}
-                (Err(StoreError::Refused(reason)), [execution]) => {
-                    dead.push(letter(execution, reason));
+                (Err(StoreError::Refused(reason)), [record]) => {
+                    dead.push(letter(record, reason));
                 }
                 (Err(StoreError::Refused(_)), part) => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -135,7 +136,7 @@ impl Shipper {
 
     async fn settle(&self, mut load: Load, mut dead: Vec<DeadLetter>) -> Result<(), StoreError> {
         let bytes = load.bytes;
-        let stored = (load.executions.len() - dead.len()) as u64;
+        let stored = (load.records.len() - dead.len()) as u64;
         dead.append(&mut load.spoilt);
         let buried = dead.len() as u64;
         self.blocking(move |file| file.settle(&load, &dead)).await?;
@@ -157,10 +158,8 @@ impl Shipper {
     }
 }
 
-fn letter(execution: &Execution, reason: String) -> DeadLetter {
-    DeadLetter {
-        id: execution.request_id.clone(),
-        reason,
-        execution: serde_json::to_string(execution).unwrap_or_default(),
-    }
+fn letter(record: &str, reason: String) -> DeadLetter {
+    let id = serde_json::from_str::<Execution>(record).map(|execution| execution.request_id);
+    let id = id.unwrap_or_else(|_| Uuid::new_v4().to_string());
+    DeadLetter { id, reason, execution: record.to_owned() }
 }

@@ -13,6 +13,7 @@ mod report;
 mod sql;
 mod write;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use uuid::Uuid;
@@ -37,7 +38,6 @@ use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Exposure, Marks, Phase, Row, RowQuery,
     Store, StoreError, Table, tls,
 };
-use crate::execution::Execution;
 use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::secret::Secret;
@@ -45,6 +45,8 @@ use refused::{from_driver, is_stale};
 
 /// For one statement of the background, and for connecting before it.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// For a batch of executions, which takes three turns: of a slow database too, records get through.
+const BATCH_DEADLINE: Duration = Duration::from_secs(15);
 /// For what an admin waits for: the answer must be there within two seconds, whatever it says.
 const ADMIN_DEADLINE: Duration = Duration::from_millis(1_400);
 /// A change of many rows is given this much more for each.
@@ -170,12 +172,27 @@ impl Lent {
     ) -> Result<Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>, StoreError> {
         let client = self.0.as_ref().ok_or_else(late)?;
         let answer = limits::query(client, deadline, sql, params).await;
+        self.end(&answer);
+        Ok(answer)
+    }
+
+    async fn copy(
+        self,
+        deadline: Duration,
+        records: &[Cow<'_, str>],
+    ) -> Result<Result<(), tokio_postgres::Error>, StoreError> {
+        let client = self.0.as_ref().ok_or_else(late)?;
+        let answer = limits::copy(client, deadline, records).await;
+        self.end(&answer);
+        Ok(answer)
+    }
+
+    fn end<T>(self, answer: &Result<T, tokio_postgres::Error>) {
         if answer.as_ref().is_err_and(is_stale) {
             self.give_up();
         } else {
             self.give_back();
         }
-        Ok(answer)
     }
 
     fn give_back(mut self) {
@@ -225,11 +242,18 @@ impl Store for Postgres {
         self.hear(changed).await
     }
 
-    async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
-        let mut rows =
-            serde_json::to_value(batch).map_err(|error| StoreError::Refused(error.to_string()))?;
-        replace_nul(&mut rows);
-        self.query(sql::INSERT_EXECUTIONS, &[(&Json(rows), Type::JSONB)]).await.map(drop)
+    async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError> {
+        let records: Vec<Cow<'_, str>> = records.iter().map(|record| without_nul(record)).collect();
+        let attempt = async || {
+            let lent = Lent::new(self.connection().await?);
+            let copying = lent.copy(BATCH_DEADLINE, &records);
+            tokio::time::timeout(BATCH_DEADLINE, copying).await.map_err(|_late| late())?
+        };
+        let answer = match attempt().await? {
+            Err(error) if is_stale(&error) => attempt().await?,
+            answer => answer,
+        };
+        answer.map_err(|error| from_driver(&error))
     }
 
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError> {
@@ -466,6 +490,15 @@ fn is_local(config: &Config) -> bool {
 }
 
 /// `jsonb` refuses U+0000; a record with one keeps its place with U+FFFD instead.
+fn without_nul(record: &str) -> Cow<'_, str> {
+    if !record.contains("\\u0000") {
+        return record.into();
+    }
+    let Ok(mut value) = serde_json::from_str(record) else { return record.into() };
+    replace_nul(&mut value);
+    value.to_string().into()
+}
+
 fn replace_nul(value: &mut Value) {
     match value {
         Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),

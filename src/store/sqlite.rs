@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::Value as Field;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::audit::{self, AuditQuery, Chained, Head};
@@ -31,7 +31,6 @@ use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Exposure, LOCAL_FILE, Marks, Phase, Row,
     RowQuery, Store, StoreError, Table,
 };
-use crate::execution::Execution;
 use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 
@@ -126,8 +125,8 @@ impl Store for Sqlite {
         pending().await
     }
 
-    async fn insert_executions(&self, batch: &[Execution]) -> Result<(), StoreError> {
-        let rows = batch.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+    async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError> {
+        let rows = records.iter().map(|record| row(record)).collect::<Result<Vec<_>, _>>()?;
         Self::on(&self.writer, move |connection| {
             insert(connection, rows).map_err(|error| from_driver(&error))
         })
@@ -373,11 +372,9 @@ fn insert(connection: &mut Connection, rows: Vec<Vec<Field>>) -> rusqlite::Resul
 }
 
 /// The fields of an execution in the order of the columns.
-fn row(execution: &Execution) -> Result<Vec<Field>, StoreError> {
-    let refused = |error: serde_json::Error| StoreError::Refused(error.to_string());
-    let Value::Object(mut members) = serde_json::to_value(execution).map_err(refused)? else {
-        return Err(StoreError::Refused("an execution is an object".to_owned()));
-    };
+fn row(record: &str) -> Result<Vec<Field>, StoreError> {
+    let mut members: Map<String, Value> = serde_json::from_str(record)
+        .map_err(|_quotes_it| StoreError::Refused("it is no JSON object".to_owned()))?;
     let field = |name: &&str| {
         let value = members.get_mut(*name).map(Value::take).unwrap_or_default();
         if value.is_null() {

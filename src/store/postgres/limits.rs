@@ -3,12 +3,19 @@
 //! Set within each transaction, because a pooler in transaction mode refuses parameters at the start of a
 //! connection, and would hand one session's settings to another.
 
+use std::borrow::Cow;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::join3;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::SinkExt as _;
+use futures_util::future::{join, join3};
 use tokio_postgres::{Client, Error, Row};
 
-use super::Param;
+use super::{Param, sql};
+
+/// Records in one message to the server.
+const RECORDS_AT_ONCE: usize = 64;
 
 /// One statement in a transaction of its own. Its three messages go out together: limits cost no turn.
 pub(super) async fn query(
@@ -28,6 +35,41 @@ pub(super) async fn query(
     let rows = rows?;
     committed?;
     Ok(rows)
+}
+
+/// Records through a staging table of the session, in one transaction. Three turns: what can go out together
+/// does. The name of the statement that copies ends with its sink, before the transaction: a pooler in
+/// transaction mode hands no other client a session that knows it.
+pub(super) async fn copy(
+    client: &Client,
+    deadline: Duration,
+    records: &[Cow<'_, str>],
+) -> Result<(), Error> {
+    let begin = format!("begin; {}; {}", set(deadline), sql::STAGE);
+    let copying = async {
+        let (begun, sink) =
+            join(client.batch_execute(&begin), client.copy_in::<_, Bytes>(sql::COPY_RECORDS)).await;
+        begun?;
+        let mut sink = pin!(sink?);
+        for part in records.chunks(RECORDS_AT_ONCE) {
+            sink.send(lines(part)).await?;
+        }
+        let (copied, inserted) =
+            join(sink.as_mut().finish(), client.batch_execute(sql::INSERT_EXECUTIONS)).await;
+        copied.and(inserted)
+    };
+    let copied = copying.await;
+    // In a transaction that failed it undoes it.
+    copied.and(client.batch_execute("commit").await)
+}
+
+fn lines(records: &[Cow<'_, str>]) -> Bytes {
+    let mut lines = BytesMut::new();
+    for record in records {
+        lines.put_slice(record.as_bytes());
+        lines.put_u8(b'\n');
+    }
+    lines.freeze()
 }
 
 /// Limits of the transaction it is said in. A lock that somebody holds is given up earlier than a

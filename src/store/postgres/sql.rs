@@ -228,7 +228,15 @@ pub(super) const DONE: &str = "
       from admin_idempotency_keys
      where actor = $1 and key = $2 and created_at >= now() - interval '1 day'";
 
-/// One parameter for a whole batch; the outbox may send a batch twice.
+/// Where a batch arrives. It belongs to the session, and is empty outside a transaction.
+pub(super) const STAGE: &str =
+    "create temp table if not exists chaperone_staging (record jsonb) on commit delete rows";
+
+/// One record a line. JSON holds no control characters, so that nothing needs to be escaped.
+pub(super) const COPY_RECORDS: &str = "copy pg_temp.chaperone_staging (record) from stdin \
+     with (format csv, quote e'\\x01', escape e'\\x01', delimiter e'\\x02')";
+
+/// From the staging table; the outbox may send a batch twice.
 pub(super) const INSERT_EXECUTIONS: &str = "
     insert into prompt_executions
           (id, tenant_id, request_id, template_id, template_name, template_version,
@@ -251,7 +259,8 @@ pub(super) const INSERT_EXECUTIONS: &str = "
            guardrail_violations, ab_test_group, ab_test_experiment_id,
            assignment_reason, enroll_bucket, variant_bucket, body_sha256,
            catalog_generation, catalog_source, created_at
-      from jsonb_populate_recordset(null::prompt_executions, $1)
+      from pg_temp.chaperone_staging,
+           jsonb_populate_record(null::prompt_executions, record)
         on conflict do nothing";
 
 /// The cost goes out as text: JSON numbers would round it.
