@@ -64,6 +64,30 @@ async fn at_the_deadline_streams_end_with_a_last_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_open_streams_are_recorded_with_their_outcomes() {
+    const STREAMS: usize = 200;
+    let upstream = Upstream::start().await;
+    let toml = "[limits]\ndrain_ms = 1000";
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(toml)).await;
+    let data_dir = sidecar.data_dir();
+    // Half of them end by themselves in time.
+    let streams = (0..STREAMS).map(|number| {
+        let script = if number % 2 == 0 { "gap_ms=1" } else { "gap_ms=60000,chunk=4" };
+        open_stream(&sidecar, script)
+    });
+    let answers = futures_util::future::join_all(streams).await;
+    sidecar.begin_stop();
+    let texts =
+        futures_util::future::join_all(answers.into_iter().map(reqwest::Response::text)).await;
+    assert!(texts.iter().all(Result::is_ok), "every stream comes to a proper end");
+    sidecar.stop().await.unwrap();
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).data_dir(&data_dir)).await;
+    let rows = sidecar.executions("", STREAMS).await;
+    let with = |outcome: &str| rows.iter().filter(|row| row["outcome"] == outcome).count();
+    assert_eq!((rows.len(), with("success"), with("drained")), (STREAMS, 100, 100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_the_deadline_a_call_without_an_answer_is_told_so() {
     let (silent, _) = crate::harness::raw::silent().await;
     let options = Options::to(&format!("http://{silent}")).toml("[limits]\ndrain_ms = 200");

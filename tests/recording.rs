@@ -322,3 +322,48 @@ async fn what_an_earlier_process_left_in_the_journal_is_stored_but_for_what_is_s
     let retried = sidecar.must(200, "POST", "/dead-letters/retry", &json!({})).await;
     assert_eq!(retried, json!({"retried": 0, "unreadable": 2}));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_outbox_loses_exactly_or_refuses() {
+    let upstream = Upstream::start().await;
+    let start = async |when_full: &str| {
+        let toml = format!("[audit]\noutbox_bytes_max = 1048576\nwhen_full = \"{when_full}\"");
+        let away = "postgres://nobody@127.0.0.1:1/none";
+        Sidecar::start(Options::to(&upstream.url()).database(away).toml(&toml)).await
+    };
+    // Kept twice in a record: as a variable and as rendered.
+    let text = "many words ".repeat(2_900);
+    let body =
+        json!({"chaperone": {"template": "nlu_topic_extraction", "variables": {"text": text}}});
+    let say = async |sidecar: &Sidecar| sidecar.post(GENERATE, &[], body.to_string()).await;
+    let sidecar = start("serve").await;
+    for _ in 0..40 {
+        let answer = say(&sidecar).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let executions = sidecar.status().await["executions"].clone();
+    let count = |name: &str| executions[name].as_u64().unwrap();
+    assert_eq!(count("accepted"), 40);
+    assert_eq!(count("waiting") + count("lost"), 40, "{executions}");
+    assert!(count("waiting") > 0 && count("lost") > 0, "{executions}");
+    assert!(count("outbox_bytes") <= 1_048_576, "{executions}");
+    let kept = usize::try_from(count("waiting")).unwrap();
+    assert_eq!(outbox_rows(&sidecar.data_dir(), kept).await.len(), kept);
+    let ready = sidecar.page("/readyz").await.json();
+    assert!(ready["degraded"].to_string().contains("were lost"), "{ready}");
+    let metrics = sidecar.page("/metrics").await.text;
+    let lost = format!("chaperone_executions_lost_total {}", count("lost"));
+    assert!(metrics.contains(&lost), "{metrics}");
+
+    let sidecar = start("refuse").await;
+    let mut served = 0;
+    for _ in 0..40 {
+        match say(&sidecar).await.status {
+            200 => served += 1,
+            status => assert_eq!(status, 503),
+        }
+    }
+    assert!((1..40).contains(&served), "{served}");
+    let executions = sidecar.status().await["executions"].clone();
+    assert_eq!((&executions["waiting"], &executions["lost"]), (&json!(served), &json!(0)));
+}

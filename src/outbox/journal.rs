@@ -353,6 +353,24 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_takes_nothing_of_a_line_and_the_next_one_whole() {
+        let dir = Dir::new();
+        let journal = Journal::open(&dir.0, false).unwrap();
+        journal.append(b"one\n").unwrap();
+        let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let file = std::mem::replace(&mut journal.lock().all[0].file, full);
+        let error = journal.append(b"two\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(journal.lock().all[0].sealed, "what cannot be shortened is not written behind");
+        journal.lock().all[0].file = file;
+        journal.append(b"three\n").unwrap();
+        assert_eq!(read(&journal), b"one\nthree\n");
+        assert_eq!(dir.files(), 1);
+        journal.probe().unwrap();
+        assert_eq!(dir.bytes(), 0, "a probe leaves nothing");
+    }
+
+    #[test]
     fn lines_of_many_threads_do_not_mix_while_they_are_read() {
         let dir = Dir::new();
         let journal = Journal::open(&dir.0, false).unwrap();
