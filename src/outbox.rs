@@ -9,6 +9,7 @@ mod file;
 mod journal;
 mod ledger;
 mod line;
+mod salvage;
 mod shipper;
 mod writer;
 

@@ -9,8 +9,10 @@ use serde_json::value::RawValue;
 
 use super::dead::{Letter, Retried};
 use super::line;
+use super::salvage::{is_damage, salvage};
 use crate::execution::Execution;
 use crate::store::{LOCAL_FILE, StoreError};
+use crate::telemetry;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the records of one row, unless a single one is longer.
@@ -186,13 +188,21 @@ impl OutboxFile {
         })
     }
 
+    /// Works on the file; where it turns out to be damaged, once more on what could be saved of it.
     fn with<T>(
         &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+        work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         // A panic while holding it left at most a transaction that was rolled back.
         let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut connection).map_err(|error| from_driver(&error))
+        let worked = match work(&mut connection) {
+            Err(error) if is_damage(&error) => salvage(&mut connection).and_then(|salvaged| {
+                telemetry::events::outbox_salvaged(salvaged.rows, salvaged.unreadable);
+                work(&mut connection)
+            }),
+            worked => worked,
+        };
+        worked.map_err(|error| from_driver(&error))
     }
 }
 
@@ -358,5 +368,53 @@ mod tests {
         let sql = "insert into outbox (executions, bytes, batch) values (2, 70, ?1)";
         fixture.1.with(|connection| connection.execute(sql, [old])).unwrap();
         assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["old-1", "old-2"]);
+    }
+
+    /// Sixty rows on the disk, of one record each, long enough for pages of their own; gives the bytes.
+    fn on_the_disk() -> (std::path::PathBuf, Vec<u8>) {
+        let mut fixture = Fixture::new();
+        for number in 0..60 {
+            let execution = Execution {
+                request_id: format!("r-{number}-"),
+                user_id: Some("x".repeat(20_000)),
+                ..Execution::default()
+            };
+            let record = String::from_utf8(line::encode(&execution)).unwrap();
+            fixture.1.append(&[&record], &[]).unwrap();
+        }
+        let sql = "pragma wal_checkpoint(truncate)";
+        fixture.1.with(|connection| connection.query_row(sql, [], |_| Ok(()))).unwrap();
+        let dir = std::mem::take(&mut fixture.0);
+        drop(fixture);
+        let bytes = std::fs::read(dir.join(LOCAL_FILE)).unwrap();
+        (dir, bytes)
+    }
+
+    fn reopened(dir: std::path::PathBuf, bytes: &[u8]) -> Fixture {
+        for name in std::fs::read_dir(&dir).unwrap() {
+            std::fs::remove_file(name.unwrap().path()).unwrap();
+        }
+        std::fs::write(dir.join(LOCAL_FILE), bytes).unwrap();
+        let file = OutboxFile::open(&dir, false).unwrap();
+        Fixture(dir, file)
+    }
+
+    #[test]
+    fn a_damaged_page_costs_the_rows_on_it_and_they_are_counted() {
+        let (dir, mut bytes) = on_the_disk();
+        let at = bytes.windows(6).position(|window| window == b"r-30-\"").unwrap();
+        // The page of that row's beginning, header and all.
+        let page = at / 4096 * 4096;
+        bytes[page..page + 4096].fill(0xff);
+        let fixture = reopened(dir, &bytes);
+        assert_eq!(fixture.1.totals().unwrap().executions, 60);
+        let load = fixture.1.oldest(u64::MAX).unwrap();
+        assert_eq!(load.records.len() + load.spoilt.len(), 60);
+        assert!((1..8).contains(&load.spoilt.len()), "{}", load.spoilt.len());
+        assert!(!ids(&load).contains(&"r-30-".to_owned()));
+        fixture.1.settle(&load, &load.spoilt).unwrap();
+        let record = records(1);
+        fixture.1.append(&[&record[0]], &[]).unwrap();
+        assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
     }
 }

@@ -76,6 +76,14 @@ pub fn outbox_failed(why: &str) {
     error!(why, "the outbox takes no records; they wait in the journal");
 }
 
+/// The disk damaged the outbox; what could be read of it goes on.
+pub fn outbox_salvaged(rows: u64, unreadable: u64) {
+    error!(
+        rows,
+        unreadable, "the outbox was damaged on the disk; it was made anew from what can be read"
+    );
+}
+
 /// The journal cannot be read or shortened.
 pub fn journal_failed(why: &str) {
     error!(why, "the journal of records cannot be read or shortened");
