@@ -10,6 +10,10 @@ use super::letters::{Folded, folded, is_disguise};
 
 /// Bytes of the longest escape: `%F0%9F%98%80`, `&CapitalDifferentialD;` is not among those undone.
 const ESCAPE_BYTES_MAX: usize = 12;
+/// Bytes of the original that one escape may be made of: however deep it is nested, and whatever nobody sees
+/// stands in it. More would have a stream wait for ever for the end of `&&&&…`, and look at all of it again
+/// and again.
+const NESTED_BYTES_MAX: usize = 512;
 
 /// Where the bytes of a derived text come from.
 #[derive(Debug, Clone, Default)]
@@ -174,10 +178,18 @@ impl Reader {
 
     /// Text that no later piece can change.
     pub(super) fn take(&mut self, is_last: bool) -> String {
-        let stable = if is_last { self.text.len() } else { unfinished(&self.text) };
+        let stable = if is_last { self.text.len() } else { self.unfinished() };
         let rest = self.text.split_off(stable);
         self.base += stable;
         std::mem::replace(&mut self.text, rest)
+    }
+
+    /// Where the text begins that an escape may yet be made of.
+    fn unfinished(&self) -> usize {
+        // What began longer ago is no part of an escape any more.
+        let may_grow =
+            |start: &usize| self.raw - self.origin.start(self.base + start) < NESTED_BYTES_MAX;
+        unfinished(&self.text).take_while(may_grow).last().unwrap_or(self.text.len())
     }
 
     /// Where in the original the text begins that a later piece may change.
@@ -197,6 +209,9 @@ impl Reader {
         while let Some((start, letter)) = escape_at_end(&self.text) {
             let at = self.base + start;
             let raw = self.origin.start(at);
+            if raw_end - raw > NESTED_BYTES_MAX {
+                break;
+            }
             self.text.truncate(start);
             self.origin.truncate(at);
             self.put(letter, raw, raw_end, true);
@@ -259,14 +274,18 @@ fn begins_escape(rest: &str) -> bool {
         .any(|end| rest.get(..end).and_then(escape_at_end).is_some_and(|(start, _)| start == 0))
 }
 
-/// Where an escape begins that the end of a text may be the beginning of; the end if there is none. What
-/// comes of one escape may be the end of another that stands before it.
-pub(super) fn unfinished(text: &str) -> usize {
-    let mut end = text.len();
-    while let Some(start) = unfinished_before(text.as_bytes(), end) {
-        end = start;
-    }
-    end
+/// Where a text that reads as it is written begins to be one that an escape may yet be made of; its end if
+/// there is none.
+pub(super) fn firm(text: &str) -> usize {
+    let may_grow = |start: &usize| text.len() - start < NESTED_BYTES_MAX;
+    unfinished(text).take_while(may_grow).last().unwrap_or(text.len())
+}
+
+/// Where escapes begin that the end of a text may be the beginning of, last one first. What comes of one
+/// escape may be the end of another that stands before it.
+fn unfinished(text: &str) -> impl Iterator<Item = usize> + '_ {
+    let before = |end: &usize| unfinished_before(text.as_bytes(), *end);
+    std::iter::successors(before(&text.len()), before)
 }
 
 /// Where an escape begins that ends, unfinished, at a byte.
@@ -453,5 +472,23 @@ mod tests {
                 assert_eq!(reader.origin().end(at), origin.end(at), "{step} {at}");
             }
         }
+    }
+
+    #[test]
+    fn what_no_escape_can_be_made_of_any_more_is_let_go() {
+        for piece in ["&", "%", "%25", "&amp;", "\\"] {
+            let mut reader = Reader::at(0);
+            let mut taken = String::new();
+            for _ in 0..2_000 {
+                reader.push(piece);
+                taken += &reader.take(false);
+                assert!(reader.text.len() <= super::NESTED_BYTES_MAX, "{piece}");
+            }
+            taken += &reader.take(true);
+            assert_eq!(taken, read(&piece.repeat(2_000)), "{piece}");
+        }
+        let nested = |depth: usize| format!("%{}69", "25".repeat(depth));
+        assert_eq!(read(&nested(250)), "i");
+        assert_ne!(read(&nested(300)), "i");
     }
 }

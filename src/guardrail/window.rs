@@ -13,7 +13,7 @@ use super::compile::Guardrails;
 use super::json::Json;
 use super::kinds::Kinds;
 use super::pattern::CONTEXT_BYTES_MAX;
-use super::reading::{Reader, first_disguise, unfinished};
+use super::reading::{Reader, firm, first_disguise};
 use super::scan::{Finding, Resume, RuleSet, back};
 use super::sweep::{Undecided, View, Work};
 
@@ -120,7 +120,7 @@ impl Window {
     fn advance(&mut self, open: bool) -> Progress {
         let (guardrails, rules) = (&self.guardrails, &self.rules);
         // An escape that has only begun reads otherwise once it is whole.
-        let firm = if open { unfinished(&self.written.text) } else { self.written.text.len() };
+        let firm = if open { firm(&self.written.text) } else { self.written.text.len() };
         let (mut findings, mut undecided) = self.written.advance(guardrails, rules, (open, firm));
         if let Some((reader, tail)) = &mut self.read {
             tail.text.push_str(&reader.take(!open));
