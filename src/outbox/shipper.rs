@@ -17,7 +17,7 @@ use crate::words::clock;
 
 /// Bytes that go at once: from where a batch starts to grow, and to where.
 const BATCH_BYTES_MIN: u64 = 256 * 1024;
-const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// A batch that was stored faster than this may be followed by a bigger one.
 const BRISK: Duration = Duration::from_millis(500);
 /// How long new rows gather before they are carried.
