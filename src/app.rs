@@ -27,6 +27,7 @@ use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
+use crate::retention;
 use crate::store::Store;
 use crate::telemetry::events;
 
@@ -162,6 +163,8 @@ impl App {
         }
         tasks.spawn(reload_on_signal(refresher, background.clone()));
         tasks.spawn(analyst::run(store.clone(), ledger.clone(), background.clone()));
+        let retention = settings.audit.retention;
+        tasks.spawn(retention::run(store.clone(), retention, background.clone()));
         let mut shipper = JoinSet::new();
         let (file, filled) = (outbox.file, outbox.filled);
         shipper.spawn(outbox::ship(file, store, ledger.clone(), filled, shipping.clone()));

@@ -5,6 +5,7 @@
 //! its key, what is wrong and what is allowed.
 
 mod reader;
+mod retention;
 mod routes;
 mod settings;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use reader::Mistake;
+pub use retention::{PartitionBy, Retention};
 pub use routes::{RouteRule, VariableSource};
 pub use settings::{
     Audit, BlockReply, Catalog, Control, Data, Database, Durability, GuardrailSettings, Limits,

@@ -24,6 +24,7 @@ pub mod template;
 
 pub mod catalog;
 pub mod results;
+pub mod retention;
 
 pub mod config;
 pub mod store;

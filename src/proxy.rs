@@ -22,6 +22,7 @@ mod vault;
 
 pub use reply::{BodyError, Reply, ReplyBody};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct Rules {
     pub guardrails: GuardrailSettings,
     pub routes: Vec<RouteRule>,
     pub store_prompts: StorePrompts,
+    /// By the name of a template.
+    pub store_prompts_of: Arc<BTreeMap<String, StorePrompts>>,
     pub when_full: WhenFull,
     pub placeholder_key: Secret,
 }

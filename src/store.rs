@@ -14,6 +14,7 @@ pub mod report;
 pub mod snapshot;
 pub mod sources;
 mod sqlite;
+mod tidy;
 mod tls;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::catalog::definitions::Definitions;
+use crate::config::Retention;
 use crate::execution::Execution;
 use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
@@ -40,6 +42,7 @@ pub use migrations::{Migrated, MigrationState, Step};
 pub use pages::{BadCursor, Cursor, ExecutionQuery, NameCursor, Row, RowQuery};
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
+pub use tidy::Tidied;
 
 /// The local file under the data directory: outbox, last known good catalog, embedded store.
 pub const LOCAL_FILE: &str = "chaperone.db";
@@ -190,6 +193,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
         self.insert_records(&records).await
     }
+
+    /// Makes room for the executions to come and drops what is too old, or a part of it. Nothing that was
+    /// counted is taken back.
+    async fn tidy(&self, retention: &Retention, now: Timestamp) -> Result<Tidied, StoreError>;
 
     /// A page of executions, newest first, as JSON rows.
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError>;

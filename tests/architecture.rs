@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 11] = [
     &["catalog", "results"],
     &["config", "telemetry", "upstream"],
     &["store"],
-    &["backtest", "listen", "outbox", "refresh"],
+    &["backtest", "listen", "outbox", "refresh", "retention"],
     &["analyst"],
     &["admin", "proxy", "simulator"],
     &["app"],

@@ -32,6 +32,7 @@ mod proxy;
 mod reallocation;
 mod recording;
 mod results;
+mod retention;
 mod store;
 mod streams;
 mod templates;

@@ -151,6 +151,38 @@ async fn prompts_can_be_kept_as_hashes_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_template_may_keep_its_prompts_otherwise_from_the_first_file_on() {
+    let upstream = Upstream::start().await;
+    let data_dir = Arc::new(TempDir::new());
+    // Nothing migrates this database: what is recorded stays in the local files.
+    let database = Database::new().await;
+    let toml = "[audit]\nstore_prompts_of = \"nlu_topic_extraction=hash, other=full\"";
+    let options = Options::to(&upstream.url()).toml(toml);
+    let sidecar = Sidecar::start(options.database(&database.url).data_dir(&data_dir)).await;
+    let secret = "the secret of the whole class";
+    for (path, variables) in [
+        ("/t/nlu_topic_extraction", json!({"text": secret})),
+        ("/t/clarification_question_generation", json!({"question": "plain words"})),
+    ] {
+        let headers = [("x-chaperone-variables", &*variables.to_string())];
+        sidecar.post(&format!("{path}{GENERATE}"), &headers, "{}").await;
+    }
+    let rows = outbox_rows(&data_dir, 2).await;
+    assert!(rows[0]["rendered_prompt"]["sha256"].is_string(), "{}", rows[0]);
+    let holds = |text: &str| {
+        let files = std::fs::read_dir(data_dir.path()).unwrap();
+        files
+            .filter(|file| {
+                let bytes = std::fs::read(file.as_ref().unwrap().path()).unwrap();
+                bytes.windows(text.len()).any(|window| window == text.as_bytes())
+            })
+            .count()
+    };
+    assert!(holds("\"request_id\"") > 0, "the files are those that hold records");
+    assert_eq!(holds(secret), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_survive_a_store_that_is_away_and_a_restart() {
     let (upstream, database) = (Upstream::start().await, Database::new().await);
     let data_dir = Arc::new(TempDir::new());

@@ -200,6 +200,7 @@ pub(super) fn proxy(
             guardrails: settings.guardrails.clone(),
             routes: settings.routes.clone(),
             store_prompts: settings.audit.store_prompts,
+            store_prompts_of: Arc::new(settings.audit.store_prompts_of.clone()),
             when_full: settings.audit.when_full,
             placeholder_key: super::token::placeholder_key(settings)?,
         },

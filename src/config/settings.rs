@@ -1,16 +1,23 @@
 //! Every setting with its default and its bounds. A bound with a unit carries it in its name.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Environment;
 use super::reader::{Mistake, Reader};
+use super::retention::{self, Retention};
 use super::routes::RouteRule;
 use crate::words::secret::Secret;
 
 const GEMINI: &str = "https://generativelanguage.googleapis.com";
 const MIB: u64 = 1024 * 1024;
+const STORE_PROMPTS: [(&str, StorePrompts); 3] = [
+    ("full", StorePrompts::Full),
+    ("redacted", StorePrompts::Redacted),
+    ("hash", StorePrompts::Hash),
+];
 
 /// The checked configuration.
 #[derive(Debug, Clone)]
@@ -142,6 +149,10 @@ pub struct Audit {
     pub outbox_bytes_max: u64,
     /// What of a prompt is kept.
     pub store_prompts: StorePrompts,
+    /// What of a prompt is kept where a template has a choice of its own.
+    pub store_prompts_of: BTreeMap<String, StorePrompts>,
+    /// How long executions are kept.
+    pub retention: Retention,
     /// Templates whose users agreed that their prompts serve to improve them.
     pub consented_templates: Vec<String>,
 }
@@ -283,6 +294,22 @@ fn control(reader: &mut Reader) -> Control {
     }
 }
 
+/// Pairs of a template and what is kept of its prompts, with commas between them.
+fn store_prompts_of(reader: &mut Reader) -> BTreeMap<String, StorePrompts> {
+    let (section, key) = ("audit", "store_prompts_of");
+    let choice = |pair: &String| {
+        let (name, word) = pair.split_once('=')?;
+        let (_, choice) = STORE_PROMPTS.iter().find(|(one, _)| *one == word.trim())?;
+        Some((name.trim().to_owned(), *choice)).filter(|(name, _)| !name.is_empty())
+    };
+    let chosen: Option<_> = names(reader, section, key).iter().map(choice).collect();
+    chosen.unwrap_or_else(|| {
+        let what = "must be template=full, template=redacted or template=hash, with commas between";
+        reader.mistake(section, key, what);
+        BTreeMap::new()
+    })
+}
+
 /// Names with commas between them.
 fn names(reader: &mut Reader, section: &str, key: &str) -> Vec<String> {
     let all = reader.text(section, key).unwrap_or_default();
@@ -397,16 +424,9 @@ fn audit(reader: &mut Reader) -> Audit {
             1024 * MIB,
             MIB..=1024 * 1024 * MIB,
         ),
-        store_prompts: reader.choice(
-            section,
-            "store_prompts",
-            StorePrompts::Full,
-            &[
-                ("full", StorePrompts::Full),
-                ("redacted", StorePrompts::Redacted),
-                ("hash", StorePrompts::Hash),
-            ],
-        ),
+        store_prompts: reader.choice(section, "store_prompts", StorePrompts::Full, &STORE_PROMPTS),
+        store_prompts_of: store_prompts_of(reader),
+        retention: retention::read(reader),
         consented_templates: names(reader, section, "consented_templates"),
     }
 }

@@ -52,6 +52,7 @@ struct Open {
     /// Whether this call is an execution at all.
     recorded: bool,
     store_prompts: StorePrompts,
+    store_prompts_of: Arc<BTreeMap<String, StorePrompts>>,
     execution: Execution,
 }
 
@@ -76,6 +77,7 @@ impl Exchange {
             working: Some(started),
             recorded: false,
             store_prompts: proxy.rules.store_prompts,
+            store_prompts_of: proxy.rules.store_prompts_of.clone(),
             execution,
         })))
     }
@@ -231,7 +233,9 @@ impl Exchange {
             return;
         }
         let mut execution = open.execution;
-        execution.keep_prompt_as(open.store_prompts);
+        let name = execution.template_name.as_ref();
+        let own_choice = name.and_then(|name| open.store_prompts_of.get(name));
+        execution.keep_prompt_as(*own_choice.unwrap_or(&open.store_prompts));
         execution.outcome = outcome;
         execution.success = outcome == Outcome::Success;
         execution.error_type = error_type.map(str::to_owned);

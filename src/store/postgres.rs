@@ -11,6 +11,7 @@ mod outcomes;
 mod refused;
 mod report;
 mod sql;
+mod tidy;
 mod write;
 
 use std::borrow::Cow;
@@ -36,8 +37,9 @@ use super::outcomes::{Feedback, Heard, Kept};
 use super::report::{Details, Interval, Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Exposure, Marks, Phase, Row, RowQuery,
-    Store, StoreError, Table, tls,
+    Store, StoreError, Table, Tidied, tls,
 };
+use crate::config::Retention;
 use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::secret::Secret;
@@ -254,6 +256,10 @@ impl Store for Postgres {
             answer => answer,
         };
         answer.map_err(|error| from_driver(&error))
+    }
+
+    async fn tidy(&self, retention: &Retention, now: Timestamp) -> Result<Tidied, StoreError> {
+        self.tidy_up(retention, now).await
     }
 
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError> {

@@ -8,6 +8,7 @@ mod migrate;
 mod outcomes;
 mod report;
 mod sql;
+mod tidy;
 mod write;
 
 use std::future::pending;
@@ -29,8 +30,9 @@ use super::outcomes::{Feedback, Heard, Kept};
 use super::report::{Details, Interval, Report, ReportQuery};
 use super::{
     Activation, Change, Changed, Done, ExecutionQuery, Exposure, LOCAL_FILE, Marks, Phase, Row,
-    RowQuery, Store, StoreError, Table,
+    RowQuery, Store, StoreError, Table, Tidied,
 };
+use crate::config::Retention;
 use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 
@@ -129,6 +131,16 @@ impl Store for Sqlite {
         let rows = records.iter().map(|record| row(record)).collect::<Result<Vec<_>, _>>()?;
         Self::on(&self.writer, move |connection| {
             insert(connection, rows).map_err(|error| from_driver(&error))
+        })
+        .await
+    }
+
+    async fn tidy(&self, retention: &Retention, now: Timestamp) -> Result<Tidied, StoreError> {
+        let oldest = super::tidy::oldest_kept(retention, now).map(|at| format!("{at:.6}"));
+        let bytes_max = retention.embedded_bytes_max;
+        Self::on(&self.writer, move |connection| {
+            let tidied = tidy::tidy(connection, oldest.as_deref(), bytes_max);
+            tidied.map_err(|error| from_driver(&error))
         })
         .await
     }

@@ -94,6 +94,26 @@ pub fn executions_buried(count: u64) {
     error!(count, "executions were refused by the store and kept in outbox_dead_letters");
 }
 
+/// Executions to come have a place.
+pub fn partition_made(partition: &str) {
+    info!(partition, "a partition for executions was made");
+}
+
+/// Executions older than `audit.retention_days` are gone.
+pub fn partition_dropped(partition: &str) {
+    info!(partition, "a partition of executions was dropped");
+}
+
+/// The same, row by row.
+pub fn executions_pruned(count: u64) {
+    tracing::debug!(count, "old executions were deleted");
+}
+
+/// Old executions stay, and those to come may lack a partition; it is tried every minute.
+pub fn retention_failed(why: &str) {
+    warn!(why, "partitions and old executions could not be looked after; it is tried again");
+}
+
 /// The store stopped taking executions.
 pub fn store_lost(why: &str) {
     warn!(why, "the store takes no executions; they wait in the outbox");
