@@ -18,4 +18,6 @@ pub enum Dialect {
     Native,
     /// The `OpenAI`-compatible surface under `/openai/`.
     OpenAi,
+    /// The Interactions API.
+    Interactions,
 }

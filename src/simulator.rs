@@ -6,6 +6,7 @@
 //! a frame, `cut` breaks a stream off, `no_finish` ends it without a reason, `gzip` codes the answer.
 
 mod answer;
+mod dialects;
 mod script;
 
 use std::collections::VecDeque;
@@ -134,6 +135,9 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
             }
         }
         Call::Chat => answer::chat(body, script),
+        Call::Interact => dialects::interaction(body, script),
+        Call::Submit(_, name) => dialects::submitted(name, body),
+        Call::Read(_, name, _) => dialects::read(name, &route.path, script),
         Call::Opaque if *method == Method::GET && route.path.ends_with("/models") => {
             json_response(StatusCode::OK, &answer::models())
         }

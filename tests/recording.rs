@@ -297,7 +297,7 @@ async fn what_the_store_refuses_is_kept_aside_and_can_be_sent_again() {
         (second["items"].as_array().unwrap().len(), &second["next_cursor"]),
         (1, &json!(null))
     );
-    sidecar.must(404, "POST", "/dead-letters/retry", &json!({"id": "none"})).await;
+    sidecar.must(422, "POST", "/dead-letters/retry", &json!({"id": "none"})).await;
 
     database.execute("alter table prompt_executions drop constraint poison").await;
     let one = json!({"id": letter["id"]});

@@ -95,7 +95,7 @@ pub(super) async fn retry(
     let retried = admin.dead_letters.retry(again.id).await?;
     match id {
         Some(id) if retried.sent + retried.kept == 0 => {
-            Err(Problem::not_found(format!("this sidecar has no dead letter {id}")))
+            Err(Problem::unprocessable(format!("id: this sidecar has no dead letter {id}")))
         }
         Some(_) if retried.sent == 0 => {
             Err(Problem::conflict("it was spoilt on the disk: what is left of it is no execution"))

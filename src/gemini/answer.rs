@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Dialect;
-use super::usage::{NativeUsage, OpenAiUsage};
+use super::route::Call;
+use super::usage::{InteractionUsage, NativeUsage, OpenAiUsage};
 use crate::words::tokens::Usage;
 
 /// Facts gathered from one answer, or from all frames of one stream.
@@ -26,15 +27,23 @@ pub struct Answer {
     pub error: Option<String>,
     /// By candidate or choice, why it ended; `None` while it has not.
     pub candidates: BTreeMap<u64, Option<String>>,
+    /// Whether its being there is its end: this kind of answer gives no reason.
+    pub ended: bool,
 }
 
 impl Answer {
+    /// The answer to a call, nothing of it read yet.
+    pub fn to(call: Call) -> Self {
+        Self { ended: call.ends_by_itself(), ..Self::default() }
+    }
+
     /// Takes in one document of the answer. Documents that cannot be read change nothing and give
     /// `false`.
     pub fn read(&mut self, dialect: Dialect, payload: &[u8]) -> bool {
         match dialect {
             Dialect::Native => self.read_native(payload),
             Dialect::OpenAi => self.read_openai(payload),
+            Dialect::Interactions => self.read_interaction(payload),
         }
     }
 
@@ -42,7 +51,7 @@ impl Answer {
     pub fn is_complete(&self) -> bool {
         let all_ended =
             !self.candidates.is_empty() && self.candidates.values().all(Option::is_some);
-        all_ended || self.block_reason.is_some()
+        all_ended || self.ended || self.block_reason.is_some()
     }
 
     /// Whether the model ended by itself and was not stopped by a filter.
@@ -102,10 +111,61 @@ impl Answer {
     }
 }
 
-/// Reasons by which a model ends by itself, in both dialects and as integers.
+impl Answer {
+    fn read_interaction(&mut self, payload: &[u8]) -> bool {
+        if payload == b"[DONE]" {
+            return true;
+        }
+        let Ok(frame) = serde_json::from_slice::<Interaction>(payload) else { return false };
+        keep(&mut self.error, frame.error.as_ref().map(error_status));
+        // A whole interaction, or an event that holds one.
+        let whole = frame.interaction.map_or(frame.whole, |held| *held);
+        if let Some(status) = whole.status {
+            // An interaction in the background is over for whoever started it.
+            let reason = (status != "in_progress" || frame.event_type.is_none()).then_some(status);
+            self.ended(0, reason);
+        }
+        keep(&mut self.usage, whole.usage.and_then(|usage| usage.usage()));
+        keep(&mut self.model_version, whole.model);
+        keep(&mut self.response_id, whole.id);
+        true
+    }
+}
+
+#[derive(Deserialize)]
+struct Interaction {
+    event_type: Option<String>,
+    error: Option<Value>,
+    interaction: Option<Box<WholeInteraction>>,
+    #[serde(flatten)]
+    whole: WholeInteraction,
+}
+
+#[derive(Deserialize)]
+struct WholeInteraction {
+    id: Option<String>,
+    status: Option<String>,
+    model: Option<String>,
+    usage: Option<InteractionUsage>,
+}
+
+/// Reasons by which a model ends by itself, in every dialect and as integers.
 fn is_natural(reason: &str) -> bool {
-    ["STOP", "MAX_TOKENS", "stop", "length", "tool_calls", "function_call", "1", "2"]
-        .contains(&reason)
+    [
+        "STOP",
+        "MAX_TOKENS",
+        "stop",
+        "length",
+        "tool_calls",
+        "function_call",
+        "1",
+        "2",
+        "completed",
+        "requires_action",
+        "in_progress",
+        "queued",
+    ]
+    .contains(&reason)
 }
 
 fn keep<T>(slot: &mut Option<T>, new: Option<T>) {

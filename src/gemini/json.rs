@@ -15,8 +15,9 @@ use serde::de::IgnoredAny;
 const DEPTH_MAX: usize = 128;
 
 /// Members below these keys are the application's own names, where `a_b` and `aB` may differ.
-const FREE_FORM: [&str; 8] = [
+const FREE_FORM: [&str; 10] = [
     "args",
+    "arguments",
     "chaperone",
     "labels",
     "metadata",
@@ -24,6 +25,7 @@ const FREE_FORM: [&str; 8] = [
     "properties",
     "response",
     "responseJsonSchema",
+    "result",
 ];
 
 /// One step from the root towards a value.

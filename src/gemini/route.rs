@@ -38,9 +38,35 @@ pub enum Call {
     CountTokens,
     /// `chat/completions`; whether it streams stands in the body.
     Chat,
+    /// Starts an interaction; whether it streams stands in the body.
+    Interact,
+    /// A body with text whose answer has no place for a verdict: embeddings, batches, cached content,
+    /// predictions. In which dialect, and its name.
+    Submit(Dialect, &'static str),
+    /// Reads what a model wrote earlier, without a body: in which dialect, and its name. `true`: as
+    /// a stream.
+    Read(Dialect, &'static str, bool),
     /// Anything else: passes through unread.
     Opaque,
 }
+
+/// Verbs of models and agents that take text and answer without candidates.
+const SUBMITTED: [&str; 14] = [
+    "asyncBatchEmbedContent",
+    "batchEmbedContents",
+    "batchEmbedText",
+    "batchGenerateContent",
+    "computeTokens",
+    "countMessageTokens",
+    "countTextTokens",
+    "embedContent",
+    "embedText",
+    "generateAnswer",
+    "generateMessage",
+    "generateText",
+    "predict",
+    "predictLongRunning",
+];
 
 impl Call {
     /// The dialect of a call whose text Chaperone reads.
@@ -48,6 +74,8 @@ impl Call {
         match self {
             Self::Generate | Self::StreamGenerate(_) | Self::CountTokens => Some(Dialect::Native),
             Self::Chat => Some(Dialect::OpenAi),
+            Self::Interact => Some(Dialect::Interactions),
+            Self::Submit(dialect, _) | Self::Read(dialect, ..) => Some(dialect),
             Self::Opaque => None,
         }
     }
@@ -59,8 +87,21 @@ impl Call {
             Self::StreamGenerate(_) => "streamGenerateContent",
             Self::CountTokens => "countTokens",
             Self::Chat => "chat/completions",
+            Self::Interact => "interactions",
+            Self::Submit(_, name) | Self::Read(_, name, _) => name,
             Self::Opaque => "other",
         }
+    }
+
+    /// Whether a template can be put into its body. The others take none: a base URL that names one
+    /// serves them all the same.
+    pub fn takes_template(self) -> bool {
+        !matches!(self, Self::Submit(..) | Self::Read(..) | Self::Opaque)
+    }
+
+    /// Whether its answer says that it is over just by being there, without a finish reason.
+    pub fn ends_by_itself(self) -> bool {
+        matches!(self, Self::Submit(..) | Self::CountTokens)
     }
 }
 
@@ -79,10 +120,13 @@ impl Route {
     /// Reads a request target (path as it came, query without `?`).
     pub fn read(method: &http::Method, path: &str, query: Option<&str>) -> Self {
         let path = repair_version(path);
-        let (call, model) = if *method == http::Method::POST {
-            classify(&path, query)
-        } else {
-            (Call::Opaque, None)
+        let (call, model) = match *method {
+            http::Method::POST => classify(&path, query),
+            http::Method::PATCH if is_under(&plain(&path), "cachedContents") => {
+                (Call::Submit(Dialect::Native, "cachedContents"), None)
+            }
+            http::Method::GET => (read(&plain(&path), query), None),
+            _ => (Call::Opaque, None),
         };
         Self { path, call, model }
     }
@@ -122,10 +166,47 @@ fn without_parameters(segment: &str) -> String {
     })
 }
 
+/// Whether a path names one of a collection.
+fn is_under(path: &str, collection: &str) -> bool {
+    path.rsplit('/').nth(1) == Some(collection)
+}
+
+/// What a GET reads: answers that were made earlier hold text as others do.
+fn read(path: &str, query: Option<&str>) -> Call {
+    if is_under(path, "interactions") {
+        let streams = query.into_iter().flat_map(|query| query.split('&'));
+        let streams = streams.into_iter().any(|pair| pair.eq_ignore_ascii_case("stream=true"));
+        return Call::Read(Dialect::Interactions, "interactions.get", streams);
+    }
+    if is_under(path, "batches") {
+        return Call::Read(Dialect::Native, "batches.get", false);
+    }
+    Call::Opaque
+}
+
+/// Calls that are known by the end of their path alone.
+fn collection_call(path: &str) -> Option<Call> {
+    let (before, last) = path.rsplit_once('/')?;
+    if before.ends_with("/openai") || before.ends_with("/openapi") {
+        return (last == "embeddings").then_some(Call::Submit(Dialect::OpenAi, "embeddings"));
+    }
+    if path.ends_with("/openai/chat/completions") || path.ends_with("/openapi/chat/completions") {
+        return Some(Call::Chat);
+    }
+    if path.ends_with("/openai/images/generations") {
+        return Some(Call::Submit(Dialect::OpenAi, "images/generations"));
+    }
+    match last {
+        "interactions" => Some(Call::Interact),
+        "cachedContents" => Some(Call::Submit(Dialect::Native, "cachedContents")),
+        _ => None,
+    }
+}
+
 fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
     let path = plain(path);
-    if path.ends_with("/openai/chat/completions") || path.ends_with("/openapi/chat/completions") {
-        return (Call::Chat, None);
+    if let Some(call) = collection_call(&path) {
+        return (call, None);
     }
     let mut segments = path.rsplit('/');
     let last = segments.next().unwrap_or_default();
@@ -141,7 +222,10 @@ fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
         "generateContent" => Call::Generate,
         "streamGenerateContent" => Call::StreamGenerate(framing(query)),
         "countTokens" => Call::CountTokens,
-        _ => return (Call::Opaque, None),
+        _ => match SUBMITTED.iter().find(|name| **name == verb) {
+            Some(name) => Call::Submit(Dialect::Native, name),
+            None => return (Call::Opaque, None),
+        },
     };
     (call, Some(model.to_owned()))
 }
@@ -184,7 +268,12 @@ mod tests {
     use http::Method;
 
     use super::{Call, Route};
+    use crate::gemini::Dialect;
     use crate::gemini::stream::Framing;
+
+    fn submit(name: &'static str) -> Call {
+        Call::Submit(Dialect::Native, name)
+    }
 
     #[test]
     fn calls_are_recognised_wherever_they_stand() {
@@ -213,7 +302,20 @@ mod tests {
                 Some("m"),
             ),
             ("/v1beta/openai/chat/completions", None, Call::Chat, None),
-            ("/v1beta/models/m:embedContent", None, Call::Opaque, None),
+            ("/v1beta/models/m:embedContent", None, submit("embedContent"), Some("m")),
+            (
+                "/v1beta/models/m:batchGenerateContent",
+                None,
+                submit("batchGenerateContent"),
+                Some("m"),
+            ),
+            ("/v1/publishers/google/models/m:predict", None, submit("predict"), Some("m")),
+            ("/v1beta/cachedContents", None, submit("cachedContents"), None),
+            ("/v1beta/openai/embeddings", None, Call::Submit(Dialect::OpenAi, "embeddings"), None),
+            ("/v1beta/interactions", None, Call::Interact, None),
+            ("/v1beta1/projects/p/locations/l/interactions/", None, Call::Interact, None),
+            ("/v1beta/interactions/i/cancel", None, Call::Opaque, None),
+            ("/v1beta/models/m:tune", None, Call::Opaque, None),
             ("/v1beta/models", None, Call::Opaque, None),
             ("/v1beta/models/m%3AgenerateContent", None, Call::Generate, Some("m")),
             ("/v1beta/models/m:generate%43ontent", None, Call::Generate, Some("m")),
@@ -231,10 +333,18 @@ mod tests {
             assert_eq!((route.path.as_str(), route.call), (path, call));
             assert_eq!(route.model.as_deref(), model);
         }
-        assert_eq!(
-            Route::read(&Method::GET, "/v1beta/models/m:generateContent", None).call,
-            Call::Opaque
-        );
+        let interaction = Call::Read(Dialect::Interactions, "interactions.get", true);
+        let batch = Call::Read(Dialect::Native, "batches.get", false);
+        for (method, path, query, call) in [
+            (Method::GET, "/v1beta/models/m:generateContent", None, Call::Opaque),
+            (Method::GET, "/v1beta/interactions/i", Some("stream=true"), interaction),
+            (Method::GET, "/v1beta/batches/b", None, batch),
+            (Method::GET, "/v1beta/batches", None, Call::Opaque),
+            (Method::PATCH, "/v1beta/cachedContents/c", None, submit("cachedContents")),
+            (Method::DELETE, "/v1beta/cachedContents/c", None, Call::Opaque),
+        ] {
+            assert_eq!(Route::read(&method, path, query).call, call, "{method} {path}");
+        }
     }
 
     #[test]

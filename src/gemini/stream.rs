@@ -25,6 +25,26 @@ pub struct Frame {
     pub after: Bytes,
 }
 
+/// The events of the Interactions API, whose clients go by the name.
+const EVENTS: [&str; 9] = [
+    "done",
+    "error",
+    "interaction.completed",
+    "interaction.created",
+    "interaction.status_update",
+    "step.delta",
+    "step.start",
+    "step.stop",
+    "ping",
+];
+
+/// Whether nothing stands before a payload but the name of a known event.
+fn is_named_event(before: &[u8]) -> bool {
+    let text = before.strip_suffix(b"data: ").or_else(|| before.strip_suffix(b"data:"));
+    let line = text.and_then(|text| text.trim_ascii().strip_prefix(b"event:"));
+    line.is_some_and(|name| EVENTS.iter().any(|event| event.as_bytes() == name.trim_ascii()))
+}
+
 impl Frame {
     /// The bytes of the whole frame.
     pub fn len(&self) -> usize {
@@ -54,7 +74,7 @@ impl Frame {
                 only_fields
             }
             Framing::Sse => {
-                if self.before.trim_ascii() != b"data:" {
+                if self.before.trim_ascii() != b"data:" && !is_named_event(&self.before) {
                     self.before = Bytes::from_static(b"data: ");
                 }
                 if !is_framing(&self.after, b"") {
@@ -321,6 +341,7 @@ mod tests {
             ("data: {}\r\n\r\n", Framing::Sse, true, "data: {}\r\n\r\n"),
             ("\ndata:{}\n\n", Framing::Sse, true, "\ndata:{}\n\n"),
             ("event: kill\ndata: {}\nid: x\n\n", Framing::Sse, true, "data: {}\r\n\r\n"),
+            ("event: done\ndata: {}\n\n", Framing::Sse, true, "event: done\ndata: {}\n\n"),
             (": kill\n\n", Framing::Sse, true, ""),
             ("<html>\n\n", Framing::Sse, false, ""),
             ("{\"candidates\":[]}\n\n", Framing::Sse, false, ""),

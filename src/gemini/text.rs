@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::Dialect;
 use super::json::{JsonError, Place, Step, is_free, unquote, walk};
+use super::members::Members;
 
 /// Strings of one document.
 const STRINGS_MAX: usize = 100_000;
@@ -76,7 +77,17 @@ pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
         })
         .collect();
     points_elsewhere |= inline.decode(&mut segments);
+    points_elsewhere |= dialect == Dialect::OpenAi && holds_tokens(text);
     Ok(Request { segments, points_elsewhere })
+}
+
+/// Whether the texts to embed came as numbers of tokens, which only the upstream can read.
+fn holds_tokens(text: &str) -> bool {
+    let Some(members) = Members::parse(text).filter(|_| text.contains("\"input\"")) else {
+        return false;
+    };
+    let first = members.get("input").and_then(|raw| raw.trim_start().strip_prefix('['));
+    first.is_some_and(|list| list.trim_start().starts_with(|next: char| next != '"' && next != ']'))
 }
 
 /// The text of an answer or of one frame of a stream. A run is one candidate's text, its thoughts, or
@@ -121,14 +132,23 @@ fn collect(
 
 /// The model's own signature of a part: bytes, not text.
 fn is_signature(dialect: Dialect, path: &[Step<'_>]) -> bool {
-    dialect == Dialect::Native
-        && matches!(path, [.., Step::Key(parts), Step::Index(_), Step::Key(last)]
-            if parts == "parts" && last == "thoughtSignature")
-        && !is_free(path)
+    let is_here = match dialect {
+        Dialect::Native => matches!(path, [.., Step::Key(parts), Step::Index(_), Step::Key(last)]
+            if parts == "parts" && last == "thoughtSignature"),
+        Dialect::Interactions => matches!(path,
+            [Step::Key(of), .., Step::Key(last)] if last == "signature"
+                && ["steps", "input", "delta", "step", "interaction"].contains(&of.as_ref())),
+        Dialect::OpenAi => false,
+    };
+    is_here && !is_free(path)
 }
 
 /// Sound and pictures in the body of a chat completion.
 fn is_media(dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
+    if dialect == Dialect::Native && path.last().is_some_and(|step| step.is("bytesBase64Encoded")) {
+        return !is_free(path)
+            && path.first().is_some_and(|step| step.is("instances") || step.is("predictions"));
+    }
     let [
         Step::Key(list),
         Step::Index(_),
@@ -150,12 +170,16 @@ fn is_media(dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
 
 /// Whether a string names text that is fetched by the upstream.
 fn is_pointer(path: &[Step<'_>], text: &str) -> bool {
-    match path {
-        [Step::Key(root)] => root == "cachedContent" && !text.is_empty(),
-        [.., Step::Key(parent), Step::Key(last)] => {
-            (parent == "fileData" && last == "fileUri")
-                || (parent == "imageUrl" && last == "url" && !text.starts_with("data:image/"))
-        }
+    let Some((Step::Key(last), before)) = path.split_last() else { return false };
+    let parent = before.last();
+    let under = |name: &str| parent.is_some_and(|step| step.is(name));
+    match last.as_ref() {
+        "cachedContent" | "previousInteractionId" | "gcsUri" => !text.is_empty() && !is_free(path),
+        "fileUri" => under("fileData"),
+        "fileName" => under("inputConfig"),
+        "url" => under("imageUrl") && !text.starts_with("data:image/"),
+        // Media of an interaction that are fetched; in a list of the input or of a step.
+        "uri" => matches!(path.first(), Some(Step::Key(root)) if root == "input") && !is_free(path),
         _ => false,
     }
 }
@@ -170,14 +194,17 @@ struct InlineData {
 impl InlineData {
     /// Takes the data and looks at the type; true when the string is data.
     fn take(&mut self, dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
-        let [.., Step::Key(parts), Step::Index(_), Step::Key(parent), Step::Key(last)] = path
-        else {
+        let is_here = match (dialect, path) {
+            (
+                Dialect::Native,
+                [.., Step::Key(parts), Step::Index(_), Step::Key(parent), Step::Key(_)],
+            ) => parts == "parts" && parent == "inlineData",
+            (Dialect::Interactions, [Step::Key(root), .., Step::Key(_)]) => root == "input",
+            _ => false,
+        };
+        let Some(Step::Key(last)) = path.last().filter(|_| is_here && !is_free(path)) else {
             return false;
         };
-        if dialect != Dialect::Native || parts != "parts" || parent != "inlineData" || is_free(path)
-        {
-            return false;
-        }
         let part = shown(path.get(..path.len() - 1).unwrap_or_default());
         if last == "data" {
             self.data.push((part, text.to_owned()));
@@ -237,6 +264,13 @@ fn turn_of(dialect: Dialect, path: &[Step<'_>]) -> Option<Turn> {
         {
             turn_at(path, 3)
         }
+        // Texts of the input, alone or as the content of steps, one behind the other.
+        (Dialect::Interactions, [Step::Key(input), .., Step::Key(text)])
+            if input == "input" && text == "text" && !is_free(path) =>
+        {
+            Some((".input".to_owned(), 0))
+        }
+        // Texts to embed, each its own.
         _ => None,
     }
 }
@@ -299,6 +333,8 @@ fn number_runs(
 /// The numbers and thoughts of an answer, which no string tells.
 #[derive(Debug, Default, Deserialize)]
 struct AnswerShape {
+    /// The step of an interaction that a frame goes on with.
+    index: Option<u64>,
     #[serde(alias = "choices", default)]
     candidates: Option<Vec<CandidateShape>>,
 }
@@ -361,9 +397,35 @@ impl AnswerShape {
             {
                 Some(Run(number(*position) * 2))
             }
-            (_, [Step::Key(_), Step::Index(_), .., Step::Key(last)])
-                if FRAGMENTS.contains(&last.as_ref()) =>
+            (Dialect::Interactions, _) if is_free(path) && !is_fragment_of_step(path) => None,
+            (Dialect::Interactions, [Step::Key(delta), rest @ .., Step::Key(last)])
+                if delta == "delta" && (last == "text" || last == "arguments") =>
             {
+                let step = self.index.unwrap_or(0) * 2;
+                Some(match (last.as_ref(), rest) {
+                    ("arguments", _) => Run(step | Run::FRAGMENT),
+                    // Its thoughts come one level deeper.
+                    (_, []) => Run(step),
+                    _ => Run(step + 1),
+                })
+            }
+            (
+                Dialect::Interactions,
+                [
+                    ..,
+                    Step::Key(steps),
+                    Step::Index(at),
+                    Step::Key(content),
+                    Step::Index(_),
+                    Step::Key(last),
+                ],
+            ) if steps == "steps" && last == "text" => {
+                Some(Run(*at as u64 * 2 + u64::from(content == "summary")))
+            }
+            (
+                Dialect::Native | Dialect::OpenAi,
+                [Step::Key(_), Step::Index(_), .., Step::Key(last)],
+            ) if FRAGMENTS.contains(&last.as_ref()) => {
                 let mut hash = DefaultHasher::new();
                 shown(path).hash(&mut hash);
                 Some(Run(hash.finish() | Run::FRAGMENT))
@@ -371,6 +433,11 @@ impl AnswerShape {
             _ => None,
         }
     }
+}
+
+/// Arguments of a function call that arrive in pieces of their JSON.
+fn is_fragment_of_step(path: &[Step<'_>]) -> bool {
+    matches!(path, [Step::Key(delta), Step::Key(last)] if delta == "delta" && last == "arguments")
 }
 
 #[cfg(test)]

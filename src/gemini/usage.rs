@@ -54,6 +54,32 @@ fn audio(details: Option<&[ModalityCount]>) -> u64 {
         .sum()
 }
 
+/// `usage` of an interaction.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct InteractionUsage {
+    total_input_tokens: Option<u64>,
+    total_cached_tokens: Option<u64>,
+    total_output_tokens: Option<u64>,
+    total_thought_tokens: Option<u64>,
+    total_tool_use_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+}
+
+impl InteractionUsage {
+    pub(super) fn usage(&self) -> Option<Usage> {
+        Some(Usage {
+            prompt: self.total_input_tokens.unwrap_or(0),
+            cached: self.total_cached_tokens.unwrap_or(0),
+            candidates: self.total_output_tokens.unwrap_or(0),
+            thoughts: self.total_thought_tokens.unwrap_or(0),
+            tool_use: self.total_tool_use_tokens.unwrap_or(0),
+            total: self.total_tokens?,
+            ..Usage::default()
+        })
+    }
+}
+
 /// `usage` of the OpenAI-compatible dialect.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

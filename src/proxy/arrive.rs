@@ -79,8 +79,15 @@ pub(super) async fn arrive(
     let Some(dialect) = *dialect else {
         return Ok(Arrival::Opaque(Unread { head, body, catalog }));
     };
-    if head.route.call != Call::CountTokens {
+    if !matches!(head.route.call, Call::CountTokens | Call::Read(..)) {
         exchange.is_model_call();
+    }
+    if let Call::Read(_, _, streamed) = head.route.call {
+        if !body.is_end_stream() {
+            return Err(Refusal::new(Kind::Malformed, "a GET takes no body here"));
+        }
+        let (body, framing) = (Bytes::new(), streamed.then_some(Framing::Sse));
+        return Ok(Arrival::Text(Arrived { head, dialect, body, framing, catalog }));
     }
     if headers::coding(&head.headers).is_some() {
         let message = "a coded body cannot be inspected; send it without content-encoding";
@@ -98,8 +105,14 @@ pub(super) async fn arrive(
         .ok_or_else(|| Refusal::new(Kind::Malformed, "the body must be a JSON object"))?;
     let framing = match head.route.call {
         Call::StreamGenerate(framing) => Some(framing),
-        Call::Chat if members.get("stream") == Some("true") => Some(Framing::Sse),
-        Call::Generate | Call::CountTokens | Call::Chat | Call::Opaque => None,
+        Call::Chat | Call::Interact if members.get("stream") == Some("true") => Some(Framing::Sse),
+        Call::Generate
+        | Call::CountTokens
+        | Call::Chat
+        | Call::Interact
+        | Call::Submit(..)
+        | Call::Read(..)
+        | Call::Opaque => None,
     };
     exchange.note(|execution| {
         execution.streamed = framing.is_some();

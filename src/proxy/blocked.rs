@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Proxy;
 use super::exchange::Exchange;
@@ -20,6 +20,21 @@ use crate::gemini::Dialect;
 use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
 use crate::guardrail::{Action, Guardrails};
+
+/// A verdict where the dialect, or the kind of call, has no other place for it.
+pub(super) fn error(dialect: Dialect, message: &str) -> Value {
+    match dialect {
+        Dialect::OpenAi => openai_error(message, ("invalid_request_error", "content_filter")),
+        Dialect::Interactions => json!({"error": {"code": "content_blocked", "message": message}}),
+        Dialect::Native => {
+            let reason = json!({
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "GUARDRAIL_BLOCKED", "domain": "chaperone",
+            });
+            native_error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message, vec![reason])
+        }
+    }
+}
 
 /// A prompt that a guardrail condemned.
 #[derive(Debug)]
@@ -66,18 +81,9 @@ impl Blocked {
         let message = format!("the prompt was blocked by a guardrail: {}", self.rules.join(", "));
         let bad_request = StatusCode::BAD_REQUEST;
         let as_error = proxy.rules.guardrails.block_reply == BlockReply::Error;
-        if self.dialect == Dialect::OpenAi {
-            let error = openai_error(&message, ("invalid_request_error", "content_filter"));
-            return reply::made(bad_request, JSON, error.to_string());
-        }
-        // countTokens has no promptFeedback.
-        if as_error || self.call == Call::CountTokens {
-            let reason = json!({
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": "GUARDRAIL_BLOCKED", "domain": "chaperone",
-            });
-            let error = native_error(bad_request, "INVALID_ARGUMENT", &message, vec![reason]);
-            return reply::made(bad_request, JSON, error.to_string());
+        let has_feedback = matches!(self.call, Call::Generate | Call::StreamGenerate(_));
+        if as_error || !has_feedback {
+            return reply::made(bad_request, JSON, error(self.dialect, &message).to_string());
         }
         let facts = exchange.fact(|one| (one.model_name.clone(), one.request_id.clone()));
         let (model, id) = facts.unwrap_or_default();

@@ -19,7 +19,11 @@ pub(super) fn compose(
     let members = Members::parse(body)?;
     match (dialect, route.call) {
         (Dialect::OpenAi, _) => openai(members, version, messages),
-        (Dialect::Native, Call::CountTokens) => count_tokens(members, route, version, messages),
+        (Dialect::Interactions, _) => interaction(members, version, messages),
+        // Vertex takes all of it at the root.
+        (Dialect::Native, Call::CountTokens) if !route.path.contains("/publishers/") => {
+            count_tokens(members, route, version, messages)
+        }
         (Dialect::Native, _) => native(members, version, messages).map(|members| members.to_json()),
     }
 }
@@ -120,6 +124,71 @@ fn openai(mut members: Members<'_>, version: &Version, messages: &[Rendered]) ->
         members.set("model", json!(model).to_string());
     }
     Some(members.to_json())
+}
+
+/// The version's turns become steps before the application's input.
+fn interaction(
+    mut members: Members<'_>,
+    version: &Version,
+    messages: &[Rendered],
+) -> Option<String> {
+    if let Some(system) = system_text(messages) {
+        members.set("system_instruction", json!(system).to_string());
+    }
+    let step = |kind: &str, content: &str| format!(r#"{{"type":"{kind}","content":{content}}}"#);
+    let texts = |text: &str| json!([{"type": "text", "text": text}]).to_string();
+    let mut steps: Vec<String> = messages
+        .iter()
+        .filter_map(|message| match message.role {
+            Role::System => None,
+            Role::User => Some(step("user_input", &texts(&message.text))),
+            Role::Model => Some(step("model_output", &texts(&message.text))),
+        })
+        .collect();
+    if !steps.is_empty() {
+        match members.get("input").unwrap_or("null") {
+            "null" => {}
+            raw if raw.starts_with('"') => {
+                steps.push(step("user_input", &texts(&members.text("input")?)));
+            }
+            raw if raw.starts_with('[') => {
+                let given = elements(raw)?;
+                let is_step =
+                    |one: &str| one.contains("\"content\"") || one.contains("\"call_id\"");
+                if given.iter().all(|one| is_step(one)) {
+                    steps.extend(given.into_iter().map(str::to_owned));
+                } else {
+                    steps.push(step("user_input", raw));
+                }
+            }
+            raw => steps.push(step("user_input", &format!("[{raw}]"))),
+        }
+        members.set("input", format!("[{}]", steps.join(",")));
+    }
+    if !version.model_config.native.is_empty() {
+        let current = members.get("generation_config").filter(|raw| *raw != "null");
+        let current = current.unwrap_or("{}").to_owned();
+        let mut config = Members::parse(&current)?;
+        for (name, raw) in &version.model_config.native {
+            config.set(&snake(name), raw.clone());
+        }
+        let config = config.to_json();
+        members.set("generation_config", config);
+    }
+    if let Some(model) = &version.model_config.model {
+        members.set("model", json!(model).to_string());
+    }
+    Some(members.to_json())
+}
+
+fn snake(name: &str) -> String {
+    name.chars().fold(String::new(), |mut snake, letter| {
+        if letter.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+        snake
+    })
 }
 
 fn is_system(message: &str) -> bool {

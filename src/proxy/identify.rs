@@ -72,7 +72,12 @@ pub(super) fn identify(
         Some(prefix) => Some(decoded(prefix)?),
         None => text(&TEMPLATE)?.or(in_body.template),
     };
+    let takes_template = head.route.call.takes_template();
+    if !takes_template {
+        check_prefix(&arrived.catalog, head)?;
+    }
     let template = match (named, rule) {
+        _ if !takes_template => None,
         (Some(named), _) => Some(TemplateRef::read(&named)?),
         (None, Some(rule)) => {
             Some(TemplateRef { name: rule.template.clone(), version: rule.version })

@@ -23,6 +23,7 @@ use crate::catalog::Scope;
 use crate::config::Unscannable;
 use crate::gemini::Dialect;
 use crate::gemini::json::quote;
+use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
 use crate::gemini::text::{self, Segment};
 use crate::guardrail::{Direction, Guardrails, RuleSet, Salt, Verdict as Strictest};
@@ -79,6 +80,7 @@ pub(super) enum OutgoingBody {
 #[derive(Debug)]
 pub(super) struct AnswerPlan {
     pub(super) dialect: Dialect,
+    pub(super) call: Call,
     pub(super) framing: Option<Framing>,
     pub(super) guardrails: Arc<Guardrails>,
     pub(super) rules: Arc<RuleSet>,
@@ -214,6 +216,7 @@ pub(super) fn rendered(
     let answer = AnswerPlan {
         place,
         dialect: arrived.dialect,
+        call: arrived.head.route.call,
         framing: arrived.framing,
         rules: sampled(&guardrails, &scope.response, exchange),
         guardrails,

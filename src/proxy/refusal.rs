@@ -74,6 +74,9 @@ impl Refusal {
         let status = self.kind.status();
         let body = match dialect {
             Some(Dialect::OpenAi) => openai_error(&self.message, self.kind.openai()),
+            Some(Dialect::Interactions) => {
+                json!({"error": {"code": self.kind.interactions(), "message": self.message}})
+            }
             Some(Dialect::Native) | None => {
                 native_error(status, self.kind.google(), &self.message, Vec::new())
             }
@@ -147,6 +150,17 @@ impl Kind {
             StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "DEADLINE_EXCEEDED",
             StatusCode::INTERNAL_SERVER_ERROR => "INTERNAL",
             _ => "INVALID_ARGUMENT",
+        }
+    }
+
+    /// The codes of the Interactions API.
+    fn interactions(self) -> &'static str {
+        match self.status() {
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "deadline_exceeded",
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => "service_unavailable",
+            StatusCode::INTERNAL_SERVER_ERROR => "api_error",
+            _ => "invalid_request",
         }
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn inspected(
         Some(_) | None => {
             let coding = headers::coding(&head.headers).map(str::to_owned);
             Reader::Watch(Watch::new(
-                plan.dialect,
+                (plan.dialect, plan.call),
                 head.status,
                 coding,
                 limits.response_body_bytes_max,
@@ -104,7 +104,7 @@ async fn held(
     exchange.first_token();
     let coded = headers::coding(&head.headers);
     let plain = coding::decode(coded, &bytes, bytes_max).map_err(unreadable)?;
-    let mut answer = Answer::default();
+    let mut answer = Answer::to(plan.call);
     answer.read(plan.dialect, &plain);
     exchange.answered(&answer, false);
     let document = json::check(&plain).map_err(unreadable)?;
@@ -122,9 +122,10 @@ async fn held(
         }
         verdict => verdict,
     };
+    let mut status = head.status;
     let (body, outcome, was_coded) = match verdict {
         Verdict::Block => {
-            let body = terminal::blocked_answer(plan.dialect, &answer);
+            let body = terminal::blocked_answer((plan.dialect, plan.call), &answer, &mut status);
             (Bytes::from(body), (Outcome::ResponseBlocked, Some("guardrail")), false)
         }
         Verdict::Allow | Verdict::Warn if plan.vault.is_empty() => (bytes, outcome, true),
@@ -137,6 +138,7 @@ async fn held(
         }
     };
     let mut reply = respond(&head, exchange);
+    *reply.status_mut() = status;
     if !was_coded {
         reply.headers_mut().remove(CONTENT_ENCODING);
     }

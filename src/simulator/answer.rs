@@ -190,7 +190,7 @@ fn chat_frame(
     })
 }
 
-fn unary(frame: &Value, script: &Script) -> Response {
+pub(super) fn unary(frame: &Value, script: &Script) -> Response {
     if !script.gzip {
         return json_response(StatusCode::OK, frame);
     }
@@ -219,7 +219,11 @@ fn stream(frames: &[Value], framing: Framing, script: &Script) -> Response {
     }
 }
 
-fn streamed(content_type: &'static str, mut frames: Vec<Bytes>, script: &Script) -> Response {
+pub(super) fn streamed(
+    content_type: &'static str,
+    mut frames: Vec<Bytes>,
+    script: &Script,
+) -> Response {
     if script.cut {
         frames.truncate(frames.len() / 2);
     }
@@ -255,7 +259,7 @@ fn says(asked: &Asked, script: &Script) -> String {
 }
 
 /// The text in pieces of `letters`, each with whether it is the last.
-fn pieces(text: &str, letters: usize) -> Vec<(&str, bool)> {
+pub(super) fn pieces(text: &str, letters: usize) -> Vec<(&str, bool)> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((at, _)) = rest.char_indices().nth(letters) {
@@ -283,6 +287,6 @@ fn content_text(message: &Value) -> String {
 }
 
 /// About four letters a token.
-fn tokens(letters: usize) -> u64 {
+pub(super) fn tokens(letters: usize) -> u64 {
     (letters as u64).div_ceil(4)
 }

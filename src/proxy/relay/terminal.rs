@@ -4,11 +4,14 @@
 //! guardrail; a last frame with a finish reason ends it for every client.
 
 use bytes::Bytes;
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::gemini::Dialect;
 use crate::gemini::answer::Answer;
+use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
+use crate::proxy::blocked;
 use crate::words::clock;
 
 const BLOCKED: &str = "the answer was blocked by a guardrail";
@@ -24,9 +27,19 @@ pub(super) enum Ending {
 }
 
 /// A whole answer in place of one that a guardrail condemned. Usage is kept: the call was billed.
-pub(super) fn blocked_answer(dialect: Dialect, answer: &Answer) -> String {
+/// What has no place for a verdict becomes an error, and `status` says so.
+pub(super) fn blocked_answer(
+    (dialect, call): (Dialect, Call),
+    answer: &Answer,
+    status: &mut StatusCode,
+) -> String {
+    let has_candidates = call.takes_template() && call != Call::CountTokens;
+    if dialect == Dialect::Interactions || !has_candidates {
+        *status = StatusCode::BAD_REQUEST;
+        return blocked::error(dialect, BLOCKED).to_string();
+    }
     match dialect {
-        Dialect::Native => native(answer, 0, Ending::Blocked),
+        Dialect::Native | Dialect::Interactions => native(answer, 0, Ending::Blocked),
         Dialect::OpenAi => {
             let message = json!({"role": "assistant", "content": "", "refusal": null});
             let choice = json!({"index": 0, "message": message, "finish_reason": "content_filter"});
@@ -50,6 +63,15 @@ pub(super) fn frames(
         (Dialect::Native, Framing::JsonArray) => {
             let before = if begun { ",\r\n" } else { "[" };
             format!("{before}{}\r\n]", native(answer, candidate, ending))
+        }
+        (Dialect::Interactions, _) => {
+            let (code, message) = match ending {
+                Ending::Blocked => ("content_blocked", BLOCKED),
+                Ending::Unreadable => ("content_blocked", UNREADABLE),
+                Ending::Drained => ("service_unavailable", DRAINED),
+            };
+            let error = json!({"event_type": "error", "error": {"code": code, "message": message}});
+            format!("event: error\ndata: {error}\n\n")
         }
         (Dialect::OpenAi, _) => {
             let reason = match ending {

@@ -7,11 +7,12 @@ use super::coding;
 use crate::execution::Outcome;
 use crate::gemini::Dialect;
 use crate::gemini::answer::Answer;
+use crate::gemini::route::Call;
 
 /// What was seen of an answer.
 #[derive(Debug)]
 pub(super) struct Watch {
-    dialect: Dialect,
+    call: (Dialect, Call),
     status: StatusCode,
     coding: Option<String>,
     bytes_max: usize,
@@ -21,12 +22,12 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(
-        dialect: Dialect,
+        call: (Dialect, Call),
         status: StatusCode,
         coding: Option<String>,
         bytes_max: usize,
     ) -> Self {
-        Self { dialect, status, coding, bytes_max, seen: Vec::new(), len: 0 }
+        Self { call, status, coding, bytes_max, seen: Vec::new(), len: 0 }
     }
 
     pub(super) fn chunk(&mut self, data: &Bytes) {
@@ -38,12 +39,13 @@ impl Watch {
 
     /// What the answer said, and how the call ended.
     pub(super) fn end(&mut self) -> (Answer, Outcome, Option<&'static str>) {
-        let mut answer = Answer::default();
+        let (dialect, call) = self.call;
+        let mut answer = Answer::to(call);
         if self.len <= self.bytes_max {
             let mut whole = BytesMut::with_capacity(self.len);
             self.seen.iter().for_each(|piece| whole.extend_from_slice(piece));
             if let Ok(plain) = coding::decode(self.coding.as_deref(), &whole, self.bytes_max) {
-                answer.read(self.dialect, &plain);
+                answer.read(dialect, &plain);
             }
         }
         let (outcome, error_type) = outcome(self.status, &answer);

@@ -1,0 +1,186 @@
+//! Interactions, and the calls that take text and answer without candidates.
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::answer::{pieces, streamed, tokens, unary};
+use super::script::Script;
+use super::{error, json_response};
+use crate::gemini::json::camel;
+
+/// What the Interactions API takes at the root; anything else is `parameter_unknown`.
+const INTERACTION_FIELDS: [&str; 22] = [
+    "agent",
+    "agent_config",
+    "background",
+    "cached_content",
+    "continuation_token",
+    "environment",
+    "generation_config",
+    "input",
+    "labels",
+    "model",
+    "previous_interaction_id",
+    "response_format",
+    "response_mime_type",
+    "response_modalities",
+    "safety_settings",
+    "service_tier",
+    "store",
+    "stream",
+    "system_instruction",
+    "tools",
+    "webhook_config",
+    "id",
+];
+
+/// What each of the other calls takes at the root.
+const SUBMITTED_FIELDS: [(&str, &[&str]); 7] = [
+    ("asyncBatchEmbedContent", &["batch"]),
+    ("batchEmbedContents", &["requests"]),
+    ("batchGenerateContent", &["batch"]),
+    (
+        "cachedContents",
+        &[
+            "contents",
+            "systemInstruction",
+            "tools",
+            "toolConfig",
+            "model",
+            "displayName",
+            "ttl",
+            "expireTime",
+        ],
+    ),
+    (
+        "embedContent",
+        &["content", "model", "taskType", "title", "outputDimensionality", "embedContentConfig"],
+    ),
+    ("embeddings", &["input", "model", "encodingFormat", "dimensions", "user"]),
+    ("predict", &["instances", "parameters"]),
+];
+
+pub(super) fn interaction(body: &Bytes, script: &Script) -> Response {
+    let refuse = |code: &str, message: String| {
+        let error = json!({"error": {"code": code, "message": message}});
+        json_response(StatusCode::BAD_REQUEST, &error)
+    };
+    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+        return refuse("invalid_request", "the body is no JSON object".to_owned());
+    };
+    if let Some(name) = members.keys().find(|name| !INTERACTION_FIELDS.contains(&name.as_str())) {
+        return refuse("parameter_unknown", format!("Unknown parameter: {name}"));
+    }
+    let input = members.get("input").map(input_text).unwrap_or_default();
+    let text = script.say.clone().unwrap_or_else(|| format!("Echo: {input}"));
+    let model = members.get("model").and_then(Value::as_str).unwrap_or("gemini-2.5-flash");
+    let (read, said) = (tokens(body.len()), tokens(text.len()));
+    if members.get("background") == Some(&Value::Bool(true)) {
+        let started =
+            json!({"id": "i1", "object": "interaction", "status": "in_progress", "model": model});
+        return json_response(StatusCode::OK, &started);
+    }
+    let whole = json!({
+        "id": "i1", "object": "interaction", "status": "completed", "model": model,
+        "steps": [{"type": "model_output", "content": [{"type": "text", "text": text}]}],
+        "usage": {"total_input_tokens": read, "total_output_tokens": said, "total_tokens": read + said},
+    });
+    if members.get("stream") != Some(&Value::Bool(true)) {
+        return unary(&whole, script);
+    }
+    let event = |name: &str, mut data: Value| {
+        if let Some(members) = data.as_object_mut() {
+            members.insert("event_type".to_owned(), name.into());
+        }
+        Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+    };
+    let mut frames = vec![
+        event("interaction.created", json!({"interaction": {"id": "i1", "status": "in_progress"}})),
+        event("step.start", json!({"index": 0, "step": {"type": "model_output"}})),
+    ];
+    frames.extend(pieces(&text, script.chunk).into_iter().map(|(piece, _)| {
+        event("step.delta", json!({"index": 0, "delta": {"type": "text", "text": piece}}))
+    }));
+    frames.push(event("step.stop", json!({"index": 0})));
+    frames.push(event("interaction.completed", json!({"interaction": whole})));
+    frames.push(Bytes::from_static(b"event: done\ndata: [DONE]\n\n"));
+    streamed("text/event-stream", frames, script)
+}
+
+fn input_text(input: &Value) -> String {
+    match input {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(input_text).collect(),
+        Value::Object(item) => {
+            item.get("text").or_else(|| item.get("content")).map(input_text).unwrap_or_default()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => String::new(),
+    }
+}
+
+pub(super) fn submitted(name: &str, body: &Bytes) -> Response {
+    let refuse = |message: String| error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &message);
+    let Some((_, fields)) = SUBMITTED_FIELDS.iter().find(|(of, _)| *of == name) else {
+        return error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here");
+    };
+    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+        return refuse("Invalid JSON payload received.".to_owned());
+    };
+    let is_known = |member: &&String| fields.contains(&camel(member.as_str().into()).as_ref());
+    if let Some(member) = members.keys().find(|member| !is_known(member)) {
+        return refuse(format!(
+            "Invalid JSON payload received. Unknown name \"{member}\": Cannot find field."
+        ));
+    }
+    let read = tokens(body.len());
+    let vector = json!([0.25, -0.5, 0.125]);
+    let many = |list: &str| match members.get(list) {
+        Some(Value::Array(items)) => items.len(),
+        _ => 1,
+    };
+    let answer = match name {
+        "embedContent" => json!({
+            "embedding": {"values": vector},
+            "usageMetadata": {"promptTokenCount": read, "totalTokenCount": read},
+        }),
+        "batchEmbedContents" => {
+            json!({"embeddings": vec![json!({"values": vector}); many("requests")]})
+        }
+        "embeddings" => {
+            let one = |index| json!({"object": "embedding", "index": index, "embedding": vector});
+            json!({
+                "object": "list", "model": members.get("model"),
+                "data": (0..many("input")).map(one).collect::<Vec<_>>(),
+                "usage": {"prompt_tokens": read, "total_tokens": read},
+            })
+        }
+        "predict" => json!({"predictions": [{"embeddings": {"values": vector}}]}),
+        "cachedContents" => {
+            json!({"name": "cachedContents/c1", "usageMetadata": {"totalTokenCount": read}})
+        }
+        _ => json!({"name": "batches/b1", "done": false}),
+    };
+    json_response(StatusCode::OK, &answer)
+}
+
+/// What was made earlier: it says what the call is told to say.
+pub(super) fn read(name: &str, path: &str, script: &Script) -> Response {
+    let text = script.say.as_deref().unwrap_or("Echo");
+    let id = path.rsplit('/').next().unwrap_or_default();
+    let answer = if name == "interactions.get" {
+        json!({
+            "id": id, "object": "interaction", "status": "completed",
+            "steps": [{"type": "model_output", "content": [{"type": "text", "text": text}]}],
+            "usage": {"total_input_tokens": 1, "total_output_tokens": 2, "total_tokens": 3},
+        })
+    } else {
+        let one = json!({"response": {"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}]}});
+        json!({
+            "name": format!("batches/{id}"), "done": true,
+            "response": {"inlinedResponses": {"inlinedResponses": [one]}},
+        })
+    };
+    unary(&answer, script)
+}
