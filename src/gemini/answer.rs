@@ -1,14 +1,16 @@
 //! What an answer says about itself: usage, why it ended, which model wrote it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::Dialect;
 use super::route::Call;
 use super::usage::{InteractionUsage, NativeUsage, OpenAiUsage};
-use crate::words::tokens::Usage;
+use crate::words::tokens::{ServiceTier, Usage};
 
 /// Facts gathered from one answer, or from all frames of one stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub struct Answer {
     pub candidates: BTreeMap<u64, Option<String>>,
     /// Whether its being there is its end: this kind of answer gives no reason.
     pub ended: bool,
+    /// The tier, where the body of the answer tells it.
+    pub service_tier: Option<ServiceTier>,
+    /// The searches it rests on, as hashes: frames repeat them, and each is billed once.
+    searches: BTreeSet<u64>,
+    /// Whether it rests on maps.
+    maps: bool,
 }
 
 impl Answer {
@@ -45,6 +53,14 @@ impl Answer {
             Dialect::OpenAi => self.read_openai(payload),
             Dialect::Interactions => self.read_interaction(payload),
         }
+    }
+
+    /// What the call used: the last report of tokens, and the searches of all frames.
+    pub fn used(&self) -> Option<Usage> {
+        let mut usage = self.usage.clone()?;
+        usage.search_queries = self.searches.len() as u64;
+        usage.maps_queries = u64::from(self.maps);
+        Some(usage)
     }
 
     /// Whether the answer came to its end, as opposed to just stopping.
@@ -73,6 +89,16 @@ impl Answer {
         }
     }
 
+    fn grounded(&mut self, grounding: &Grounding) {
+        for query in grounding.web_search_queries.iter().flatten().filter(|one| !one.is_empty()) {
+            let mut hash = DefaultHasher::new();
+            query.hash(&mut hash);
+            self.searches.insert(hash.finish());
+        }
+        let mut chunks = grounding.grounding_chunks.iter().flatten();
+        self.maps |= chunks.any(|chunk| chunk.maps.is_some());
+    }
+
     fn read_native(&mut self, payload: &[u8]) -> bool {
         let Ok(answer) = serde_json::from_slice::<NativeAnswer>(payload) else { return false };
         for (position, candidate) in (0..).zip(answer.candidates.unwrap_or_default()) {
@@ -82,13 +108,19 @@ impl Answer {
                 _ => None,
             };
             self.ended(candidate.index.unwrap_or(position), reason);
+            if let Some(grounding) = &candidate.grounding_metadata {
+                self.grounded(grounding);
+            }
         }
         let blocked = answer.prompt_feedback.and_then(|feedback| feedback.block_reason);
         if let Some(reason) = blocked {
             self.block_reason =
                 Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));
         }
-        keep(&mut self.usage, answer.usage_metadata.and_then(|usage| usage.usage()));
+        if let Some(usage) = answer.usage_metadata {
+            keep(&mut self.service_tier, usage.tier());
+            keep(&mut self.usage, usage.usage());
+        }
         keep(&mut self.model_version, answer.model_version);
         keep(&mut self.response_id, answer.response_id);
         keep(&mut self.error, answer.error.as_ref().map(error_status));
@@ -104,6 +136,7 @@ impl Answer {
             self.ended(choice.index.unwrap_or(position), choice.finish_reason);
         }
         keep(&mut self.usage, answer.usage.and_then(|usage| usage.usage()));
+        keep(&mut self.service_tier, answer.service_tier.as_deref().map(ServiceTier::read));
         keep(&mut self.model_version, answer.model);
         keep(&mut self.response_id, answer.id);
         keep(&mut self.error, answer.error.as_ref().map(error_status));
@@ -199,6 +232,19 @@ struct NativeAnswer {
 struct NativeCandidate {
     index: Option<u64>,
     finish_reason: Option<Value>,
+    grounding_metadata: Option<Grounding>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Grounding {
+    web_search_queries: Option<Vec<String>>,
+    grounding_chunks: Option<Vec<GroundingChunk>>,
+}
+
+#[derive(Deserialize)]
+struct GroundingChunk {
+    maps: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -211,6 +257,7 @@ struct PromptFeedback {
 struct OpenAiAnswer {
     id: Option<String>,
     model: Option<String>,
+    service_tier: Option<String>,
     choices: Option<Vec<OpenAiChoice>>,
     usage: Option<OpenAiUsage>,
     error: Option<Value>,
@@ -226,7 +273,8 @@ struct OpenAiChoice {
 mod tests {
     use super::Answer;
     use crate::gemini::Dialect;
-    use crate::words::tokens::Usage;
+    use crate::gemini::usage::tier_asked_for;
+    use crate::words::tokens::{Modalities, ServiceTier, Usage};
 
     #[test]
     fn the_last_report_with_a_total_wins() {
@@ -244,6 +292,38 @@ mod tests {
         assert_eq!(answer.usage, Some(usage));
         assert_eq!(answer.model_version.as_deref(), Some("m-1"));
         assert!(answer.is_success());
+    }
+
+    #[test]
+    fn what_is_billed_beside_text_is_found() {
+        let mut answer = Answer::default();
+        for frame in [
+            r#"{"candidates":[{"groundingMetadata":{"webSearchQueries":["a",""]}}]}"#,
+            r#"{"candidates":[{"groundingMetadata":{"webSearchQueries":["a","b"],"groundingChunks":[{"web":{}},{"maps":{}}]},"finishReason":"STOP"}],
+                "usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7,"thoughtsTokenCount":3,"totalTokenCount":16,"trafficType":"ON_DEMAND_FLEX",
+                "promptTokensDetails":[{"modality":"TEXT","tokenCount":2},{"modality":"VIDEO","tokenCount":4},{"modality":4,"tokenCount":3}],
+                "candidatesTokensDetails":[{"modality":2,"tokenCount":4}]}}"#,
+        ] {
+            assert!(answer.read(Dialect::Native, frame.as_bytes()));
+        }
+        let used = answer.used().unwrap();
+        assert_eq!((used.search_queries, used.maps_queries), (2, 1));
+        assert_eq!((used.candidates, used.thoughts), (4, 3), "thoughts stood among candidates");
+        assert_eq!(used.prompt_details, Modalities { audio: 3, image: 0, video: 4 });
+        assert_eq!(used.candidates_details, Modalities { image: 4, ..Modalities::default() });
+        assert_eq!(answer.service_tier, Some(ServiceTier::Flex));
+    }
+
+    #[test]
+    fn the_tier_asked_for_is_read_in_both_spellings() {
+        for (body, tier) in [
+            (r#"{"contents":[],"serviceTier":"flex"}"#, Some(ServiceTier::Flex)),
+            (r#"{"service_tier":"priority"}"#, Some(ServiceTier::Priority)),
+            (r#"{"contents":[{"parts":[{"text":"serviceTier"}]}]}"#, None),
+            (r#"{"service_tier":"platinum"}"#, Some(ServiceTier::Unknown)),
+        ] {
+            assert_eq!(tier_asked_for(body.as_bytes()), tier, "{body}");
+        }
     }
 
     #[test]

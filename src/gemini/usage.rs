@@ -4,13 +4,28 @@
 //! merged. `prompt` includes the cached tokens, `candidates` excludes the thoughts.
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::words::tokens::Usage;
+use super::members::Members;
+use crate::words::tokens::{Modalities, ServiceTier, Usage};
+
+/// The response header that names the tier a call was billed at.
+pub const TIER_HEADER: &str = "x-gemini-service-tier";
+
+/// The tier that the body of a request asks for, in any dialect; `None` when it names none.
+pub fn tier_asked_for(body: &[u8]) -> Option<ServiceTier> {
+    let text = std::str::from_utf8(body).ok()?;
+    if !text.contains("serviceTier") && !text.contains("service_tier") {
+        return None;
+    }
+    let tier = Members::parse(text)?.text("serviceTier")?;
+    Some(ServiceTier::read(&tier))
+}
 
 /// `usageMetadata` of the native dialect.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct NativeUsage {
+pub struct NativeUsage {
     prompt_token_count: Option<u64>,
     cached_content_token_count: Option<u64>,
     candidates_token_count: Option<u64>,
@@ -19,39 +34,67 @@ pub(super) struct NativeUsage {
     total_token_count: Option<u64>,
     prompt_tokens_details: Option<Vec<ModalityCount>>,
     cache_tokens_details: Option<Vec<ModalityCount>>,
+    candidates_tokens_details: Option<Vec<ModalityCount>>,
+    tool_use_prompt_tokens_details: Option<Vec<ModalityCount>>,
+    traffic_type: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ModalityCount {
-    modality: Option<String>,
+    modality: Option<Value>,
     token_count: Option<u64>,
 }
 
 impl NativeUsage {
     /// `None` for the reports in mid-stream that carry no total.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    pub fn usage(&self) -> Option<Usage> {
         let total = self.total_token_count?;
-        Some(Usage {
+        let mut usage = Usage {
             prompt: self.prompt_token_count.unwrap_or(0),
             cached: self.cached_content_token_count.unwrap_or(0),
             candidates: self.candidates_token_count.unwrap_or(0),
             thoughts: self.thoughts_token_count.unwrap_or(0),
             tool_use: self.tool_use_prompt_token_count.unwrap_or(0),
             total,
-            prompt_audio: audio(self.prompt_tokens_details.as_deref()),
-            cached_audio: audio(self.cache_tokens_details.as_deref()),
-        })
+            prompt_details: modalities(self.prompt_tokens_details.as_deref()),
+            cached_details: modalities(self.cache_tokens_details.as_deref()),
+            candidates_details: modalities(self.candidates_tokens_details.as_deref()),
+            tool_use_details: modalities(self.tool_use_prompt_tokens_details.as_deref()),
+            ..Usage::default()
+        };
+        // Some models count the thoughts among the candidates; nobody pays for them twice.
+        let without_thoughts = usage.candidates.checked_sub(usage.thoughts);
+        if usage.thoughts > 0 && usage.prompt + usage.candidates + usage.tool_use == total {
+            usage.candidates = without_thoughts.unwrap_or(usage.candidates);
+        }
+        Some(usage)
+    }
+
+    /// The tier that Vertex reports; `None` when it reports none.
+    pub fn tier(&self) -> Option<ServiceTier> {
+        self.traffic_type.as_ref()?.as_str().map(ServiceTier::read)
     }
 }
 
-fn audio(details: Option<&[ModalityCount]>) -> u64 {
-    details
-        .unwrap_or_default()
-        .iter()
-        .filter(|detail| detail.modality.as_deref() == Some("AUDIO"))
-        .filter_map(|detail| detail.token_count)
-        .sum()
+/// Modalities by name, or by number as clients of `enum-encoding=int` get them.
+fn modalities(details: Option<&[ModalityCount]>) -> Modalities {
+    let mut sums = Modalities::default();
+    for detail in details.unwrap_or_default() {
+        let (name, number) = match &detail.modality {
+            Some(Value::String(name)) => (name.as_str(), None),
+            Some(Value::Number(number)) => ("", number.as_u64()),
+            _ => continue,
+        };
+        let sum = match (name, number) {
+            ("IMAGE", _) | (_, Some(2)) => &mut sums.image,
+            ("VIDEO", _) | (_, Some(3)) => &mut sums.video,
+            ("AUDIO", _) | (_, Some(4)) => &mut sums.audio,
+            _ => continue,
+        };
+        *sum = sum.saturating_add(detail.token_count.unwrap_or(0));
+    }
+    sums
 }
 
 /// `usage` of an interaction.
@@ -119,10 +162,12 @@ impl OpenAiUsage {
             cached: details.and_then(|details| details.cached_tokens).unwrap_or(0),
             candidates,
             thoughts,
-            tool_use: 0,
             total,
-            prompt_audio: details.and_then(|details| details.audio_tokens).unwrap_or(0),
-            cached_audio: 0,
+            prompt_details: Modalities {
+                audio: details.and_then(|details| details.audio_tokens).unwrap_or(0),
+                ..Modalities::default()
+            },
+            ..Usage::default()
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::telemetry;
 use crate::words::ids::ExecutionId;
+use crate::words::tokens::ServiceTier;
 use crate::words::{clock, digest};
 
 /// Guardrails listed one by one in an execution, whatever they found; of more, only those that found
@@ -53,6 +54,10 @@ struct Open {
     recorded: bool,
     store_prompts: StorePrompts,
     store_prompts_of: Arc<BTreeMap<String, StorePrompts>>,
+    /// The tier the upstream said it bills.
+    tier_billed: Option<ServiceTier>,
+    /// The tier the request asked for.
+    tier_asked: Option<ServiceTier>,
     execution: Execution,
 }
 
@@ -78,6 +83,8 @@ impl Exchange {
             recorded: false,
             store_prompts: proxy.rules.store_prompts,
             store_prompts_of: proxy.rules.store_prompts_of.clone(),
+            tier_billed: None,
+            tier_asked: None,
             execution,
         })))
     }
@@ -91,6 +98,20 @@ impl Exchange {
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Execution)) {
         if let Some(open) = &mut self.0 {
             note(&mut open.execution);
+        }
+    }
+
+    /// The tier a request asks for: what it pays unless the answer says otherwise.
+    pub(super) fn asks_for_tier(&mut self, tier: Option<ServiceTier>) {
+        if let Some(open) = &mut self.0 {
+            open.tier_asked = tier;
+        }
+    }
+
+    /// The tier in the head of the answer, which is what is billed.
+    pub(super) fn is_billed_at(&mut self, tier: Option<ServiceTier>) {
+        if let Some(open) = &mut self.0 {
+            open.tier_billed = tier;
         }
     }
 
@@ -194,6 +215,7 @@ impl Exchange {
     pub(super) fn answered(&mut self, answer: &Answer, partial: bool) {
         let Some(open) = &mut self.0 else { return };
         let execution = &mut open.execution;
+        let asked_model = execution.model_name.clone();
         if let Some(model) = &answer.model_version {
             execution.model_name = Some(model.clone());
         }
@@ -202,18 +224,25 @@ impl Exchange {
         if let Some(status) = &answer.error {
             execution.error_message = Some(status.clone());
         }
-        let Some(usage) = &answer.usage else { return };
+        execution.usage_partial = partial;
+        let Some(usage) = answer.used() else { return };
         execution.token_count = Some(usage.total);
         execution.prompt_tokens = Some(usage.prompt);
         execution.cached_tokens = Some(usage.cached);
         execution.candidates_tokens = Some(usage.candidates);
         execution.thoughts_tokens = Some(usage.thoughts);
         execution.tool_use_tokens = Some(usage.tool_use);
-        execution.usage_partial = partial;
         execution.price_version = Some(open.prices.version().to_owned());
-        let priced = execution.model_name.as_deref();
-        execution.estimated_cost_usd =
-            priced.and_then(|model| open.prices.cost(model, usage, execution.created_at));
+        if !partial && !usage.adds_up() {
+            telemetry::metrics::usage_mismatch();
+        }
+        let tier = open.tier_billed.or(answer.service_tier).or(open.tier_asked).unwrap_or_default();
+        // An alias is resolved in the answer; a name that only the request has may be the one in the table.
+        let at = execution.created_at;
+        execution.estimated_cost_usd = [&execution.model_name, &asked_model]
+            .into_iter()
+            .flatten()
+            .find_map(|model| open.prices.cost(model, &usage, tier, at));
     }
 
     /// Ends the call without a record.

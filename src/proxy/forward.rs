@@ -12,9 +12,11 @@ use super::Proxy;
 use super::exchange::Exchange;
 use super::inspect::{AnswerPlan, Cleared, OutgoingBody};
 use super::refusal::{Kind, Refusal};
+use crate::gemini::usage;
 use crate::telemetry;
 use crate::upstream::ClientBodyFailed;
 use crate::words::digest;
+use crate::words::tokens::ServiceTier;
 
 /// The head of the upstream's answer, its body still to come.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(super) async fn forward(
         OutgoingBody::Whole(bytes) => {
             let sent = digest::sha256_hex(&bytes);
             exchange.note(|execution| execution.body_sha256 = Some(sent));
+            exchange.asks_for_tier(usage::tier_asked_for(&bytes));
             reqwest::Body::from(bytes)
         }
         OutgoingBody::Unread(body) if body.is_end_stream() => reqwest::Body::from(Bytes::new()),
@@ -68,6 +71,8 @@ pub(super) async fn forward(
         ));
     }
     let (head, body) = answer.into_parts();
+    let billed = head.headers.get(usage::TIER_HEADER);
+    exchange.is_billed_at(billed.and_then(|tier| tier.to_str().ok()).map(ServiceTier::read));
     Ok(Answered { head, body, plan: outgoing.answer, is_head })
 }
 

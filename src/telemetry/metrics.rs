@@ -29,6 +29,7 @@ const VIOLATIONS: &str = "chaperone_guardrail_violations_total";
 const TOKENS: &str = "chaperone_tokens_total";
 const COST: &str = "chaperone_cost_nanousd_total";
 const UNPRICED: &str = "chaperone_unpriced_executions_total";
+const MISMATCHES: &str = "chaperone_usage_mismatches_total";
 const ACCEPTED: &str = "chaperone_executions_accepted_total";
 const STORED: &str = "chaperone_executions_stored_total";
 const DEAD: &str = "chaperone_executions_dead_lettered_total";
@@ -65,7 +66,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     for kind in ["prompt", "cached", "candidates", "thoughts", "tool_use"] {
         counter!(TOKENS, "kind" => kind, "model" => NONE).increment(0);
     }
-    for name in [UNPRICED, ACCEPTED, STORED, DEAD, LOST, PANICS] {
+    for name in [UNPRICED, MISMATCHES, ACCEPTED, STORED, DEAD, LOST, PANICS] {
         counter!(name).increment(0);
     }
     counter!(COST, "model" => NONE).increment(0);
@@ -98,7 +99,11 @@ fn describe() {
     describe_counter!(VIOLATIONS, "Texts a guardrail found something in, by what it did.");
     describe_counter!(TOKENS, "Tokens as the upstream counted them. cached is part of prompt.");
     describe_counter!(COST, "List price in billionths of a dollar.");
-    describe_counter!(UNPRICED, "Answered calls whose model the price table does not know.");
+    describe_counter!(
+        UNPRICED,
+        "Answered calls that the price table has no price for: model, tier or search."
+    );
+    describe_counter!(MISMATCHES, "Whole answers whose token counts do not add up to their total.");
     describe_counter!(
         ACCEPTED,
         "Executions taken in; equals stored + waiting + dead-lettered + lost."
@@ -188,6 +193,11 @@ fn tokens(execution: &Execution) {
         None if execution.prompt_tokens.is_some() => counter!(UNPRICED).increment(1),
         None => {}
     }
+}
+
+/// A whole answer whose token counts do not add up to its own total.
+pub fn usage_mismatch() {
+    counter!(MISMATCHES).increment(1);
 }
 
 /// Seconds of Chaperone's own work in one stage of one call.
