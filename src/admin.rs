@@ -11,6 +11,7 @@ mod dead_letters;
 mod details;
 mod diff;
 mod door;
+mod erasure;
 mod executions;
 mod experiments;
 mod feedback;
@@ -38,7 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -148,6 +149,7 @@ routes! {
     post "/ab-tests/{id}/promote" promotion::promote;
     post "/feedback" feedback::give;
     get "/executions" executions::list;
+    delete "/executions" erasure::erase;
     get "/executions/{id}" executions::read;
     get "/dead-letters" dead_letters::list;
     post "/dead-letters/retry" dead_letters::retry;

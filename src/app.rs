@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Shared, Throttle, Unfinished};
 use crate::analyst;
 use crate::config::Settings;
+use crate::erasure;
 use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
 use crate::proxy::Proxy;
@@ -136,6 +137,7 @@ impl App {
         let (background, shipping) = (CancellationToken::new(), CancellationToken::new());
         let drained = proxy.drained.clone();
         let ledger = outbox.recorder.ledger().clone();
+        let dead_letters = outbox.dead_letters();
         // The proxy holds the last recorder, so that the writer ends with it.
         drop(outbox.recorder);
         let mut listeners = JoinSet::new();
@@ -163,6 +165,7 @@ impl App {
         }
         tasks.spawn(reload_on_signal(refresher, background.clone()));
         tasks.spawn(analyst::run(store.clone(), ledger.clone(), background.clone()));
+        tasks.spawn(erasure::run(store.clone(), dead_letters, background.clone()));
         let retention = settings.audit.retention;
         tasks.spawn(retention::run(store.clone(), retention, background.clone()));
         let mut shipper = JoinSet::new();

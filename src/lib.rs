@@ -4,7 +4,7 @@
 //! select, inspect, render, forward, inspect back, meter, record) against one [`catalog`] snapshot,
 //! [`upstream`] carries it to Gemini, and [`outbox`] brings its record to the [`store`]. [`refresh`]
 //! keeps the catalog the best there is; [`analyst`] reads what experiments
-//! have shown; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
+//! have shown; [`erasure`] carries out orders to erase; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
 //! every part and stops them in order.
 //!
 //! [`results`] puts together what an experiment has shown.
@@ -37,6 +37,7 @@ pub mod outbox;
 pub mod refresh;
 
 pub mod analyst;
+pub mod erasure;
 
 pub mod admin;
 pub mod proxy;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Retention;
 use crate::store::{Store, StoreError};
-use crate::telemetry::events;
+use crate::telemetry::{events, metrics};
 use crate::words::clock;
 
 /// Between two rounds.
@@ -56,7 +56,10 @@ pub async fn round(store: &dyn Store, retention: &Retention) -> Result<(), Store
             events::partition_dropped(partition);
         }
         if tidied.rows > 0 {
-            events::executions_pruned(tidied.rows);
+            metrics::executions_pruned(tidied.rows);
+        }
+        if let Some(error) = tidied.failed {
+            return Err(error);
         }
         if !tidied.more {
             return Ok(());

@@ -6,6 +6,7 @@
 pub mod audit;
 mod change;
 mod columns;
+pub mod erasure;
 mod migrations;
 pub mod outcomes;
 mod pages;
@@ -33,6 +34,7 @@ use crate::results::Collected;
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::telling::without_values;
 use audit::{AuditQuery, Chained, Head};
+use erasure::{Erased, Erasure, Standing};
 use outcomes::{Feedback, Heard, Kept};
 use report::{Details, Interval, Report, ReportQuery};
 
@@ -197,6 +199,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Makes room for the executions to come and drops what is too old, or a part of it. Nothing that was
     /// counted is taken back.
     async fn tidy(&self, retention: &Retention, now: Timestamp) -> Result<Tidied, StoreError>;
+
+    /// The orders to erase that stand, oldest first. Those from before `since` end with this: their users
+    /// are forgotten.
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Standing>, StoreError>;
+
+    /// Carries out a part of an order that was committed. What was counted stays counted, of nobody.
+    async fn erase(&self, erasure: &Erasure) -> Result<Erased, StoreError>;
 
     /// A page of executions, newest first, as JSON rows.
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError>;

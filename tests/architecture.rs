@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 11] = [
     &["config", "telemetry", "upstream"],
     &["store"],
     &["backtest", "listen", "outbox", "refresh", "retention"],
-    &["analyst"],
+    &["analyst", "erasure"],
     &["admin", "proxy", "simulator"],
     &["app"],
     &["cli"],

@@ -19,6 +19,7 @@ mod backtest;
 mod chaos;
 mod control;
 mod dataset;
+mod erasure;
 mod experiments;
 mod faults;
 mod fuzz;

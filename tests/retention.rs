@@ -158,6 +158,21 @@ async fn partitions_are_made_ahead_and_dropped_whole() {
     let split = store.tidy(&days, NOW.parse().unwrap()).await.unwrap();
     assert_eq!(split.dropped.len(), 3, "{split:?}");
     assert_eq!(split.made.first().map(String::as_str), Some("prompt_executions_2026_12_01"));
+    // And months around the days that hold something.
+    put(&store, &[execution(4, -24 * 12, 1)]).await;
+    let back = store.tidy(&months, NOW.parse().unwrap()).await.unwrap();
+    assert!(!back.dropped.contains(&"prompt_executions_2026_12_04".to_owned()), "{back:?}");
+    assert_eq!(
+        back.made,
+        [
+            "prompt_executions_2026_12_from_01",
+            "prompt_executions_2026_12_from_05",
+            "prompt_executions_2027_01",
+            "prompt_executions_2027_02"
+        ]
+    );
+    let placed = "select count(*) from prompt_executions_2026_12_04";
+    assert_eq!(database.count(placed).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,13 +183,16 @@ async fn a_lock_that_somebody_holds_is_not_waited_for() {
     let old = "create table prompt_executions_2025_01 partition of prompt_executions
                    for values from ('2025-01-01Z') to ('2025-02-01Z')";
     database.execute(old).await;
+    put(&store, &[execution(2, 24 * 500, 1)]).await;
     let months = retention(400, PartitionBy::Month, 1);
     let holding = database.execute("select count(*), pg_sleep(2) from prompt_executions");
     let trying = async {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         let began = std::time::Instant::now();
-        let refused = store.tidy(&months, NOW.parse().unwrap()).await.unwrap_err().to_string();
+        let tidied = store.tidy(&months, NOW.parse().unwrap()).await.unwrap();
+        let refused = tidied.failed.unwrap().to_string();
         assert!(refused.contains("55P03"), "{refused}");
+        assert_eq!(tidied.rows, 1, "the rest is done");
         assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
     };
     tokio::join!(holding, trying);

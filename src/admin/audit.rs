@@ -28,9 +28,9 @@ const PATIENCE: Duration = Duration::from_millis(800);
 pub(super) struct Asked {
     /// The tenant; `default` unless told otherwise.
     tenant: Option<String>,
-    /// Only `template`, `guardrail` or `experiment`.
+    /// Only `template`, `guardrail`, `experiment` or `user`.
     object_type: Option<String>,
-    /// Only this object: an id; for a move of the pointer to an active version, the template's name.
+    /// Only this object: an id; for a move of the pointer to an active version, the template's name; for a user, SHA-256 of the key.
     object_id: Option<String>,
     /// Only by this token.
     actor: Option<String>,

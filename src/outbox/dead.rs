@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::file::OutboxFile;
 use super::ledger::Ledger;
 use crate::store::StoreError;
+use crate::store::erasure::Erasure;
 
 /// The dead letters of this process's local file.
 #[derive(Debug, Clone)]
@@ -55,6 +56,13 @@ impl DeadLetters {
             self.filled.notify_one();
         }
         Ok(retried)
+    }
+
+    /// Removes those of a user from before the order, and what the disk has spoilt that names the user;
+    /// gives how many.
+    pub async fn erase(&self, erasure: &Erasure) -> Result<u64, StoreError> {
+        let erasure = erasure.clone();
+        self.on_file(move |file| file.erase(&erasure)).await
     }
 
     async fn on_file<T: Send + 'static>(

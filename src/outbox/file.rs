@@ -11,6 +11,7 @@ use super::dead::{Letter, Retried};
 use super::line;
 use super::salvage::{is_damage, salvage};
 use crate::execution::Execution;
+use crate::store::erasure::Erasure;
 use crate::store::{LOCAL_FILE, StoreError};
 use crate::telemetry;
 
@@ -166,12 +167,8 @@ impl OutboxFile {
     pub(super) fn retry(&self, id: Option<&str>) -> Result<Retried, StoreError> {
         self.with(|connection| {
             let transaction = connection.transaction()?;
-            let letters: Vec<(String, String)> = transaction
-                .prepare_cached(LETTERS_OF)?
-                .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
             let mut retried = Retried { sent: 0, kept: 0, bytes: 0 };
-            for (id, json) in letters {
+            for (id, json) in letters_of(&transaction, id)? {
                 if serde_json::from_str::<Execution>(&json).is_err() {
                     retried.kept += 1;
                     continue;
@@ -185,6 +182,22 @@ impl OutboxFile {
             }
             transaction.commit()?;
             Ok(retried)
+        })
+    }
+
+    /// Removes dead letters of a user from before an order.
+    pub(super) fn erase(&self, erasure: &Erasure) -> Result<u64, StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction()?;
+            let mut erased = 0;
+            for (id, json) in letters_of(&transaction, None)? {
+                if concerns(&json, erasure) {
+                    transaction.prepare_cached(RAISE)?.execute([id])?;
+                    erased += 1;
+                }
+            }
+            transaction.commit()?;
+            Ok(erased)
         })
     }
 
@@ -273,6 +286,27 @@ fn bury(transaction: &Transaction<'_>, dead: &[DeadLetter]) -> rusqlite::Result<
         statement.execute(params![letter.id, letter.reason, letter.execution])?;
     }
     Ok(())
+}
+
+/// Ids and texts of dead letters: of one, or all.
+fn letters_of(
+    transaction: &Transaction<'_>,
+    id: Option<&str>,
+) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = transaction.prepare_cached(LETTERS_OF)?;
+    statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Whether a dead letter goes by an order. What is left of a spoilt one may name the user anywhere.
+fn concerns(json: &str, erasure: &Erasure) -> bool {
+    match serde_json::from_str::<Execution>(json) {
+        Ok(execution) => {
+            execution.user_id.as_ref() == Some(&erasure.user)
+                && execution.tenant_id == erasure.tenant
+                && execution.created_at < erasure.requested_at
+        }
+        Err(_) => json.contains(&serde_json::Value::from(erasure.user.as_str()).to_string()),
+    }
 }
 
 fn from_driver(error: &rusqlite::Error) -> StoreError {

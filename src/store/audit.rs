@@ -28,7 +28,7 @@ pub struct Entry {
     pub actor: String,
     /// What, such as `template.activate`.
     pub action: String,
-    /// `template`, `guardrail` or `experiment`.
+    /// `template`, `guardrail`, `experiment` or `user`.
     pub object_type: &'static str,
     /// Which.
     pub object_id: String,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Table;
 use super::audit::Entry;
+use super::erasure::Erasure;
 use crate::catalog::definitions::Definitions;
 use crate::words::ids::{ExperimentId, TemplateId, Tenant};
 
@@ -22,6 +23,8 @@ pub struct Change {
     pub turns: Vec<Turn>,
     /// Moves of the pointer to the active version.
     pub activations: Vec<Activation>,
+    /// Orders to erase what was recorded of users.
+    pub erasures: Vec<Erasure>,
     /// What the audit says: every change says something.
     pub audit: Vec<Entry>,
     /// Under which key a retry finds that this has been done.

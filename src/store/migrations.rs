@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 6] = [
+pub(super) const POSTGRES: [Migration; 7] = [
     Migration {
         version: 1,
         name: "core",
@@ -49,9 +49,15 @@ pub(super) const POSTGRES: [Migration; 6] = [
         up: include_str!("../../migrations/postgres/0006_experiments.up.sql"),
         down: include_str!("../../migrations/postgres/0006_experiments.down.sql"),
     },
+    Migration {
+        version: 7,
+        name: "erasures",
+        up: include_str!("../../migrations/postgres/0007_erasures.up.sql"),
+        down: include_str!("../../migrations/postgres/0007_erasures.down.sql"),
+    },
 ];
 
-pub(super) const SQLITE: [Migration; 6] = [
+pub(super) const SQLITE: [Migration; 7] = [
     Migration {
         version: 1,
         name: "core",
@@ -87,6 +93,12 @@ pub(super) const SQLITE: [Migration; 6] = [
         name: "experiments",
         up: include_str!("../../migrations/sqlite/0006_experiments.up.sql"),
         down: include_str!("../../migrations/sqlite/0006_experiments.down.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "erasures",
+        up: include_str!("../../migrations/sqlite/0007_erasures.up.sql"),
+        down: include_str!("../../migrations/sqlite/0007_erasures.down.sql"),
     },
 ];
 

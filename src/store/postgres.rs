@@ -4,6 +4,7 @@
 //! and on the server, and a connection that missed it is dropped rather than given back.
 
 mod details;
+mod erasure;
 mod limits;
 mod listen;
 mod migrate;
@@ -32,6 +33,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use super::audit::{self, AuditQuery, Chained, Head};
+use super::erasure::{Erased, Erasure, Standing};
 use super::migrations::{Migrated, MigrationState};
 use super::outcomes::{Feedback, Heard, Kept};
 use super::report::{Details, Interval, Report, ReportQuery};
@@ -260,6 +262,14 @@ impl Store for Postgres {
 
     async fn tidy(&self, retention: &Retention, now: Timestamp) -> Result<Tidied, StoreError> {
         self.tidy_up(retention, now).await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Standing>, StoreError> {
+        self.standing(since).await
+    }
+
+    async fn erase(&self, erasure: &Erasure) -> Result<Erased, StoreError> {
+        self.erase_some(erasure).await
     }
 
     async fn executions(&self, query: &ExecutionQuery) -> Result<Vec<Value>, StoreError> {

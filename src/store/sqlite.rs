@@ -4,6 +4,7 @@
 //! process is the only writer and knows its own changes.
 
 mod details;
+mod erasure;
 mod migrate;
 mod outcomes;
 mod report;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::audit::{self, AuditQuery, Chained, Head};
+use super::erasure::{Erased, Erasure, Standing};
 use super::migrations::{Migrated, MigrationState};
 use super::outcomes::{Feedback, Heard, Kept};
 use super::report::{Details, Interval, Report, ReportQuery};
@@ -141,6 +143,21 @@ impl Store for Sqlite {
         Self::on(&self.writer, move |connection| {
             let tidied = tidy::tidy(connection, oldest.as_deref(), bytes_max);
             tidied.map_err(|error| from_driver(&error))
+        })
+        .await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Standing>, StoreError> {
+        Self::on(&self.writer, move |connection| {
+            erasure::standing(connection, since).map_err(|error| from_driver(&error))
+        })
+        .await
+    }
+
+    async fn erase(&self, erasure: &Erasure) -> Result<Erased, StoreError> {
+        let erasure = erasure.clone();
+        Self::on(&self.writer, move |connection| {
+            erasure::erase(connection, &erasure).map_err(|error| from_driver(&error))
         })
         .await
     }

@@ -4,6 +4,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
+use super::StoreError;
 use crate::config::{PartitionBy, Retention};
 
 /// Rows deleted in one transaction: nobody waits for it longer than some milliseconds.
@@ -13,7 +14,7 @@ const MONTHS_AHEAD: usize = 3;
 const DAYS_AHEAD: usize = 14;
 
 /// What was done in one go.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Tidied {
     /// Partitions that were made.
     pub made: Vec<String>,
@@ -23,6 +24,18 @@ pub struct Tidied {
     pub rows: u64,
     /// Whether there is more to do at once.
     pub more: bool,
+    /// What could not be done, if anything: the first of it. The rest was done nevertheless.
+    pub failed: Option<StoreError>,
+}
+
+impl Tidied {
+    /// Whether something was done; an error is kept if it is the first.
+    pub(super) fn noted(&mut self, done: Result<bool, StoreError>) -> bool {
+        done.unwrap_or_else(|error| {
+            self.failed.get_or_insert(error);
+            false
+        })
+    }
 }
 
 /// A stretch of time, from its beginning and up to its end.
@@ -57,8 +70,19 @@ impl Period {
             .collect()
     }
 
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.from < other.to && other.from < self.to
+    /// What is left of it beside others: where months are asked for after days, or days after months.
+    pub(super) fn without(&self, others: &[Self]) -> Vec<Self> {
+        let mut left = vec![*self];
+        for other in others {
+            left = left.iter().flat_map(|one| one.cut(other)).collect();
+        }
+        left
+    }
+
+    fn cut(&self, other: &Self) -> impl Iterator<Item = Self> + use<> {
+        let before = Self { from: self.from, to: self.to.min(other.from) };
+        let after = Self { from: self.from.max(other.to), to: self.to };
+        [before, after].into_iter().filter(|one| one.from < one.to)
     }
 
     /// Whether a partition of this length is one of those the operator asks for.
@@ -66,6 +90,14 @@ impl Period {
         let is_day = self.to.duration_since(self.from) <= SignedDuration::from_hours(24);
         is_day == (by == PartitionBy::Day)
     }
+}
+
+/// The name of a part of a period.
+pub(super) fn part(name: &str, period: &Period, part: &Period) -> String {
+    if part == period {
+        return name.to_owned();
+    }
+    format!("{name}_from_{}", part.from.to_zoned(TimeZone::UTC).strftime("%d"))
 }
 
 fn name(by: PartitionBy, date: Date) -> String {
@@ -101,10 +133,37 @@ mod tests {
         for (by, periods) in [(PartitionBy::Month, months), (PartitionBy::Day, days)] {
             for pair in periods.windows(2) {
                 assert_eq!(pair[0].1.to, pair[1].1.from);
-                assert!(!pair[0].1.overlaps(&pair[1].1) && pair[0].1.overlaps(&pair[0].1));
+                assert_eq!(pair[0].1.without(&[pair[1].1]), [pair[0].1]);
+                assert_eq!(pair[0].1.without(&[pair[0].1]), []);
                 assert!(pair[0].1.is_of(by), "{}", pair[0].0);
             }
         }
+    }
+
+    #[test]
+    fn a_month_is_made_around_the_days_that_are_there() {
+        let now = at("2026-11-30T23:59:59Z");
+        let (name, month) = Period::coming(PartitionBy::Month, now).swap_remove(1);
+        let day = |from: &str, to: &str| Period { from: at(from), to: at(to) };
+        let days = [
+            day("2026-11-30T00:00:00Z", "2026-12-01T00:00:00Z"),
+            day("2026-12-01T00:00:00Z", "2026-12-02T00:00:00Z"),
+            day("2026-12-09T00:00:00Z", "2026-12-10T00:00:00Z"),
+        ];
+        let left = month.without(&days);
+        let names: Vec<String> = left.iter().map(|one| part(&name, &month, one)).collect();
+        assert_eq!(
+            left,
+            [
+                day("2026-12-02T00:00:00Z", "2026-12-09T00:00:00Z"),
+                day("2026-12-10T00:00:00Z", "2027-01-01T00:00:00Z")
+            ]
+        );
+        assert_eq!(
+            names,
+            ["prompt_executions_2026_12_from_02", "prompt_executions_2026_12_from_10"]
+        );
+        assert_eq!(part(&name, &month, &month), "prompt_executions_2026_12");
     }
 
     #[test]

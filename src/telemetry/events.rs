@@ -104,14 +104,14 @@ pub fn partition_dropped(partition: &str) {
     info!(partition, "a partition of executions was dropped");
 }
 
-/// The same, row by row.
-pub fn executions_pruned(count: u64) {
-    tracing::debug!(count, "old executions were deleted");
-}
-
 /// Old executions stay, and those to come may lack a partition; it is tried every minute.
 pub fn retention_failed(why: &str) {
     warn!(why, "partitions and old executions could not be looked after; it is tried again");
+}
+
+/// What was recorded of a user stays for now.
+pub fn erasure_failed(why: &str) {
+    warn!(why, "executions could not be erased as ordered; it is tried again");
 }
 
 /// The store stopped taking executions.

@@ -34,6 +34,7 @@ const ACCEPTED: &str = "chaperone_executions_accepted_total";
 const STORED: &str = "chaperone_executions_stored_total";
 const DEAD: &str = "chaperone_executions_dead_lettered_total";
 const LOST: &str = "chaperone_executions_lost_total";
+const PRUNED: &str = "chaperone_executions_pruned_total";
 const OUTBOX: &str = "chaperone_outbox_executions";
 const OUTBOX_BYTES: &str = "chaperone_outbox_bytes";
 const CATALOG_SOURCE: &str = "chaperone_catalog_source";
@@ -66,7 +67,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     for kind in ["prompt", "cached", "candidates", "thoughts", "tool_use"] {
         counter!(TOKENS, "kind" => kind, "model" => NONE).increment(0);
     }
-    for name in [UNPRICED, MISMATCHES, ACCEPTED, STORED, DEAD, LOST, PANICS] {
+    for name in [UNPRICED, MISMATCHES, ACCEPTED, STORED, DEAD, LOST, PRUNED, PANICS] {
         counter!(name).increment(0);
     }
     counter!(COST, "model" => NONE).increment(0);
@@ -111,6 +112,10 @@ fn describe() {
     describe_counter!(STORED, "Executions in the store.");
     describe_counter!(DEAD, "Executions the store refused, kept aside.");
     describe_counter!(LOST, "Executions that could not be kept.");
+    describe_counter!(
+        PRUNED,
+        "Old executions deleted row by row; of whole partitions the log says which."
+    );
     describe_gauge!(OUTBOX, "Executions accepted but not yet in the store.");
     describe_gauge!(OUTBOX_BYTES, Unit::Bytes, "Bytes of the outbox file in use.");
     describe_gauge!(CATALOG_SOURCE, "1 for the source of the catalog in force.");
@@ -193,6 +198,11 @@ fn tokens(execution: &Execution) {
         None if execution.prompt_tokens.is_some() => counter!(UNPRICED).increment(1),
         None => {}
     }
+}
+
+/// Old executions are gone.
+pub fn executions_pruned(count: u64) {
+    counter!(PRUNED).increment(count);
 }
 
 /// A whole answer whose token counts do not add up to its own total.

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tokio_postgres::types::Type;
 
 use super::{DEADLINE, Lent, Param, Postgres, from_driver, late, limits};
-use crate::config::Retention;
+use crate::config::{PartitionBy, Retention};
 use crate::store::StoreError;
-use crate::store::tidy::{Period, ROWS_MAX, Tidied, oldest_kept};
+use crate::store::tidy::{Period, ROWS_MAX, Tidied, oldest_kept, part};
 
 /// Of all sidecars, one at a time; the lock ends with its transaction, as a pooler asks for.
 const ALONE: &str = "select pg_try_advisory_xact_lock(7267733013)";
@@ -39,32 +39,20 @@ struct Partition {
 }
 
 impl Postgres {
+    /// Of what fails, the first is told, and the rest is done.
     pub(super) async fn tidy_up(
         &self,
         retention: &Retention,
         now: Timestamp,
     ) -> Result<Tidied, StoreError> {
         let mut tidied = Tidied::default();
-        let mut partitions = self.partitions().await?;
-        let (by, mut kept) = (retention.partition_by, Vec::new());
-        for one in partitions.drain(..) {
-            let is_unfit = one.period.from > now && !one.period.is_of(by);
-            if is_unfit && self.alone(&drop_empty(&one.name)).await? && !self.is_there(&one).await?
-            {
-                tidied.dropped.push(one.name);
-            } else {
-                kept.push(one);
-            }
-        }
-        for (name, period) in Period::coming(by, now) {
-            let is_free = !kept.iter().any(|one| one.period.overlaps(&period));
-            if is_free && self.alone(&make(&name, &period)).await? {
-                tidied.made.push(name);
-            }
-        }
+        let partitions = self.partitions().await?;
+        let kept = self.drop_unfit(partitions, retention.partition_by, now, &mut tidied).await;
+        self.make_coming(&kept, retention.partition_by, now, &mut tidied).await;
         let Some(oldest) = oldest_kept(retention, now) else { return Ok(tidied) };
         for one in kept.into_iter().filter(|one| one.period.to <= oldest) {
-            if self.alone(&format!("drop table if exists {}", one.name)).await? {
+            let dropped = self.alone(&format!("drop table if exists {}", one.name)).await;
+            if tidied.noted(dropped) {
                 tidied.dropped.push(one.name);
             }
         }
@@ -74,6 +62,54 @@ impl Postgres {
         tidied.rows = u64::try_from(count).unwrap_or_default();
         tidied.more = count == ROWS_MAX;
         Ok(tidied)
+    }
+
+    /// Drops months to come where days are asked for now, or days where months are, if nothing is in them;
+    /// gives the others. Only what looks empty is locked: reports wait for it.
+    async fn drop_unfit(
+        &self,
+        partitions: Vec<Partition>,
+        by: PartitionBy,
+        now: Timestamp,
+        tidied: &mut Tidied,
+    ) -> Vec<Partition> {
+        let mut kept = Vec::new();
+        for one in partitions {
+            let is_unfit = one.period.from > now && !one.period.is_of(by);
+            if is_unfit && tidied.noted(self.drop_if_empty(&one).await) {
+                tidied.dropped.push(one.name);
+            } else {
+                kept.push(one);
+            }
+        }
+        kept
+    }
+
+    async fn drop_if_empty(&self, partition: &Partition) -> Result<bool, StoreError> {
+        let filled = format!("select exists (select from {})", partition.name);
+        let rows = self.query(&filled, &[]).await?;
+        if rows.first().is_none_or(|row| row.get(0)) {
+            return Ok(false);
+        }
+        Ok(self.alone(&drop_empty(&partition.name)).await? && !self.is_there(partition).await?)
+    }
+
+    async fn make_coming(
+        &self,
+        kept: &[Partition],
+        by: PartitionBy,
+        now: Timestamp,
+        tidied: &mut Tidied,
+    ) {
+        let taken: Vec<Period> = kept.iter().map(|one| one.period).collect();
+        for (name, period) in Period::coming(by, now) {
+            for free in period.without(&taken) {
+                let name = part(&name, &period, &free);
+                if tidied.noted(self.alone(&make(&name, &free)).await) {
+                    tidied.made.push(name);
+                }
+            }
+        }
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, StoreError> {

@@ -8,8 +8,10 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 use uuid::Uuid;
 
-use super::{Param, Postgres, from_driver, limits, sql};
+use super::{Param, Postgres, erasure, from_driver, limits, sql};
+use crate::catalog::definitions::Definitions;
 use crate::store::audit::Entry;
+use crate::store::erasure::Erasure;
 use crate::store::{Activation, Change, Done, Expect, StoreError, Table, Turn, rows_of};
 
 impl Postgres {
@@ -27,15 +29,12 @@ impl Postgres {
         for table in Table::ALL {
             writing.check(table, &change.expects).await?;
         }
-        for table in Table::ALL {
-            if let Some(rows) = rows_of(&change.puts, table)? {
-                writing.ask(&sql::put(table), &[(&Json(rows), Type::JSONB)]).await?;
-            }
-        }
+        writing.put(&change.puts).await?;
         for turn in &change.turns {
             writing.turn(turn).await?;
         }
         writing.activate(&change.activations).await?;
+        writing.order(&change.erasures).await?;
         writing.chain(&change.audit).await?;
         if let Some(done) = &change.done {
             writing.remember(done).await?;
@@ -71,6 +70,15 @@ impl Writing<'_> {
         Ok(())
     }
 
+    async fn put(&self, definitions: &Definitions) -> Result<(), StoreError> {
+        for table in Table::ALL {
+            if let Some(rows) = rows_of(definitions, table)? {
+                self.ask(&sql::put(table), &[(&Json(rows), Type::JSONB)]).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn turn(&self, turn: &Turn) -> Result<(), StoreError> {
         let params: [Param<'_>; 2] =
             [(&turn.experiment.0, Type::UUID), (&turn.at, Type::TIMESTAMPTZ)];
@@ -88,6 +96,14 @@ impl Writing<'_> {
         let rows = serde_json::to_value(activations)
             .map_err(|error| StoreError::Refused(error.to_string()))?;
         self.ask(sql::INSERT_ACTIVATIONS, &[(&Json(rows), Type::JSONB)]).await.map(drop)
+    }
+
+    async fn order(&self, erasures: &[Erasure]) -> Result<(), StoreError> {
+        for erasure in erasures {
+            let tenant = erasure.tenant.to_string();
+            self.ask(erasure::ORDER, &erasure::order(erasure, &tenant)).await?;
+        }
+        Ok(())
     }
 
     /// Hangs the entries onto the chain; the lock on the catalog keeps its end still.

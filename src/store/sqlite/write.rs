@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{from_driver, sql};
+use super::{erasure, from_driver, sql};
 use crate::store::audit::Entry;
 use crate::store::{Change, Done, Expect, StoreError, Table, Turn, rows_of};
 
@@ -26,6 +26,9 @@ pub(super) fn write(connection: &mut Connection, change: &Change) -> Result<(), 
         let rows = serde_json::to_string(&change.activations)
             .map_err(|error| StoreError::Refused(error.to_string()))?;
         transaction.execute(sql::INSERT_ACTIVATION, [rows]).map_err(driver)?;
+    }
+    for erasure in &change.erasures {
+        erasure::order(&transaction, erasure).map_err(driver)?;
     }
     chain(&transaction, &change.audit).map_err(driver)?;
     if let Some(done) = &change.done {
