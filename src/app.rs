@@ -24,6 +24,7 @@ use crate::admin::{Admin, Shared, Throttle, Unfinished};
 use crate::analyst;
 use crate::config::Settings;
 use crate::erasure;
+use crate::export;
 use crate::listen::{self, Bounds, Lifetime};
 use crate::outbox::{self, Ledger, Outbox};
 use crate::proxy::Proxy;
@@ -52,6 +53,7 @@ pub struct App {
     refresher: Arc<Refresher>,
     store: Arc<dyn Store>,
     outbox: Outbox,
+    exports: export::Drains,
 }
 
 impl std::fmt::Debug for App {
@@ -67,8 +69,9 @@ impl App {
         let metrics = parts::metrics()?;
         parts::make_data_dir(&settings.storage.data_dir)?;
         let lock = parts::lock_data_dir(&settings.storage.data_dir)?;
-        let outbox =
-            outbox::start(&settings.storage.data_dir, &settings.audit).context("the outbox")?;
+        let (taps, exports) = export::open(&settings.export, &settings.upstream.url)?;
+        let outbox = outbox::start(&settings.storage.data_dir, &settings.audit, taps)
+            .context("the outbox")?;
         let store = open_store(&settings)?;
         parts::migrate_at_start(&settings, store.as_ref()).await?;
         let refresher = Arc::new(Refresher::start(parts::sources(&settings, store.clone())).await?);
@@ -103,7 +106,19 @@ impl App {
         };
         let data = bind(settings.data.listen, "data.listen").await?;
         let control = bind(settings.control.listen, "control.listen").await?;
-        Ok(Self { settings, lock, data, tls, control, proxy, admin, refresher, store, outbox })
+        Ok(Self {
+            settings,
+            lock,
+            data,
+            tls,
+            control,
+            proxy,
+            admin,
+            refresher,
+            store,
+            outbox,
+            exports,
+        })
     }
 
     /// Where the data plane listens.
@@ -131,8 +146,19 @@ impl App {
     }
 
     fn start(self) -> Running {
-        let Self { settings, lock, data, tls, control, proxy, admin, refresher, store, outbox } =
-            self;
+        let Self {
+            settings,
+            lock,
+            data,
+            tls,
+            control,
+            proxy,
+            admin,
+            refresher,
+            store,
+            outbox,
+            exports,
+        } = self;
         let (lifetime, control_lifetime) = (Lifetime::default(), Lifetime::default());
         let (background, shipping) = (CancellationToken::new(), CancellationToken::new());
         let drained = proxy.drained.clone();
@@ -184,6 +210,7 @@ impl App {
             listeners,
             tasks,
             shipper,
+            exports: exports.into_iter().collect(),
             writer: Some(outbox.writer),
         }
     }
@@ -210,6 +237,7 @@ struct Running {
     listeners: JoinSet<()>,
     tasks: JoinSet<()>,
     shipper: JoinSet<()>,
+    exports: JoinSet<()>,
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -260,6 +288,8 @@ impl Running {
         let written = matches!(tokio::time::timeout(FLUSH, writing).await, Ok(Ok(true)));
         self.shipping.cancel();
         let flushed = tokio::time::timeout(FLUSH, self.shipper.join_next()).await.is_ok();
+        // They end with the writer, whose copies they carry.
+        while let Ok(Some(_)) = tokio::time::timeout(FLUSH, self.exports.join_next()).await {}
         events::stopped(self.ledger.standing().waiting());
         anyhow::ensure!(written && flushed, "the outbox did not end cleanly");
         Ok(())

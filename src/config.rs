@@ -4,6 +4,7 @@
 //! The only module that reads environment variables. All mistakes are reported at once, each with
 //! its key, what is wrong and what is allowed.
 
+mod export;
 mod reader;
 mod retention;
 mod routes;
@@ -12,6 +13,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use export::{Collector, Export, JsonLinesTo};
 pub use reader::Mistake;
 pub use retention::{PartitionBy, Retention};
 pub use routes::{RouteRule, VariableSource};

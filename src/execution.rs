@@ -137,6 +137,9 @@ pub struct Execution {
     pub enroll_bucket: Option<u32>,
     pub variant_bucket: Option<u32>,
     pub body_sha256: Option<String>,
+    /// The caller's span, as in its header; no column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_parent: Option<String>,
     pub catalog_generation: u64,
     pub catalog_source: String,
     #[serde(serialize_with = "fixed_width")]

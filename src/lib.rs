@@ -2,7 +2,8 @@
 //!
 //! The life of a call: [`listen`] accepts it, [`proxy`] takes it through its steps (arrive, identify,
 //! select, inspect, render, forward, inspect back, meter, record) against one [`catalog`] snapshot,
-//! [`upstream`] carries it to Gemini, and [`outbox`] brings its record to the [`store`]. [`refresh`]
+//! [`upstream`] carries it to Gemini, and [`outbox`] brings its record to the [`store`], and [`export`]
+//! a copy of it elsewhere. [`refresh`]
 //! keeps the catalog the best there is; [`analyst`] reads what experiments
 //! have shown; [`erasure`] carries out orders to erase; [`backtest`] looks at records once more; [`admin`] is the control plane beside it all; [`app`] builds
 //! every part and stops them in order.
@@ -27,6 +28,7 @@ pub mod results;
 pub mod retention;
 
 pub mod config;
+pub mod export;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::config::{Audit, Durability, WhenFull};
 use crate::execution::Execution;
+use crate::export::Taps;
 use crate::store::StoreError;
 use crate::telemetry;
 use journal::Journal;
@@ -102,8 +103,9 @@ impl Outbox {
     }
 }
 
-/// Opens journal and outbox under `data_dir` and starts the thread between them.
-pub fn start(data_dir: &Path, audit: &Audit) -> Result<Outbox, StoreError> {
+/// Opens journal and outbox under `data_dir` and starts the thread between them, which shows what it carries
+/// to `taps`.
+pub fn start(data_dir: &Path, audit: &Audit, taps: Taps) -> Result<Outbox, StoreError> {
     let survives_power_cut = audit.durability == Durability::Power;
     let local = |error: io::Error| StoreError::Local(error.to_string());
     let file = Arc::new(OutboxFile::open(data_dir, survives_power_cut)?);
@@ -118,6 +120,7 @@ pub fn start(data_dir: &Path, audit: &Audit) -> Result<Outbox, StoreError> {
         file: file.clone(),
         ledger: ledger.clone(),
         filled: filled.clone(),
+        taps,
     };
     let thread = thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run());
     let recorder = Recorder(Arc::new(Door { journal, ledger }));

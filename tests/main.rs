@@ -21,6 +21,7 @@ mod control;
 mod dataset;
 mod erasure;
 mod experiments;
+mod export;
 mod faults;
 mod fuzz;
 mod guardrails;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Environment;
+use super::export::{self, Export};
 use super::reader::{Mistake, Reader};
 use super::retention::{self, Retention};
 use super::routes::RouteRule;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub storage: Storage,
     pub catalog: Catalog,
     pub audit: Audit,
+    /// Where executions go beside the store.
+    pub export: Export,
     pub guardrails: GuardrailSettings,
     pub log: Log,
     pub routes: Vec<RouteRule>,
@@ -248,6 +251,7 @@ impl Settings {
             },
             catalog: catalog(&mut reader, environment),
             audit: audit(&mut reader),
+            export: export::read(&mut reader),
             guardrails: guardrails(&mut reader),
             log: log(&mut reader),
             routes: routes(&mut reader),
@@ -316,16 +320,19 @@ fn names(reader: &mut Reader, section: &str, key: &str) -> Vec<String> {
     all.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-fn upstream(reader: &mut Reader) -> Upstream {
-    let url = reader.text("upstream", "url").unwrap_or_else(|| GEMINI.to_owned());
-    let is_base = url.parse::<http::Uri>().is_ok_and(|uri| {
+/// Whether a text is an address of HTTP that may be shown.
+pub(super) fn is_http(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
-            && uri.query().is_none()
             && !url.contains('#')
             && !uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
-    });
-    if !is_base {
+    })
+}
+
+fn upstream(reader: &mut Reader) -> Upstream {
+    let url = reader.text("upstream", "url").unwrap_or_else(|| GEMINI.to_owned());
+    if !is_http(&url) || url.contains('?') {
         reader.mistake(
             "upstream",
             "url",

@@ -12,6 +12,7 @@ use super::journal::{Journal, Taken};
 use super::ledger::Ledger;
 use super::line;
 use crate::execution::Execution;
+use crate::export::Taps;
 use crate::store::StoreError;
 use crate::telemetry;
 
@@ -21,12 +22,13 @@ const GATHER: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// What the thread works on.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Writer {
     pub(super) journal: Arc<Journal>,
     pub(super) file: Arc<OutboxFile>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) filled: Arc<Notify>,
+    pub(super) taps: Taps,
 }
 
 impl Writer {
@@ -81,9 +83,14 @@ impl Writer {
             telemetry::events::journal_failed(&error.to_string());
         }
         self.filled.notify_one();
-        batch.records.iter().filter_map(|record| execution(record)).for_each(|execution| {
-            telemetry::metrics::execution(&execution);
-        });
+        batch.records.iter().filter_map(|record| line::decode(record.as_bytes())).for_each(
+            |json| {
+                if let Ok(execution) = serde_json::from_str::<Execution>(json) {
+                    telemetry::metrics::execution(&execution);
+                    self.taps.offer(&execution, json);
+                }
+            },
+        );
         Ok(())
     }
 
@@ -133,8 +140,4 @@ impl<'t> Batch<'t> {
         }
         batch
     }
-}
-
-fn execution(record: &str) -> Option<Execution> {
-    serde_json::from_str(line::decode(record.as_bytes())?).ok()
 }

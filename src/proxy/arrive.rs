@@ -75,6 +75,7 @@ pub(super) async fn arrive(
     exchange.note(|execution| {
         head.route.call.name().clone_into(&mut execution.call);
         execution.model_name.clone_from(&head.route.model);
+        execution.trace_parent = headers::trace_parent(&head.headers);
     });
     let Some(dialect) = *dialect else {
         return Ok(Arrival::Opaque(Unread { head, body, catalog }));

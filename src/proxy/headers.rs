@@ -10,6 +10,7 @@ use super::refusal::{Kind, Refusal};
 
 /// Chaperone's own headers, both ways.
 const OWN_PREFIX: &str = "x-chaperone-";
+const TRACE_PARENT_BYTES: usize = 55;
 
 pub(super) const TEMPLATE: HeaderName = HeaderName::from_static("x-chaperone-template");
 pub(super) const VARIABLES: HeaderName = HeaderName::from_static("x-chaperone-variables");
@@ -30,6 +31,24 @@ pub(super) fn upstream(headers: &HeaderMap) -> HeaderMap {
 /// The headers that go back: all but those of the upstream's hop and framing.
 pub(super) fn downstream(headers: &HeaderMap) -> HeaderMap {
     forwarded(headers, |name| name.as_str().starts_with(OWN_PREFIX))
+}
+
+/// The caller's span, if it names one: `traceparent` of <https://www.w3.org/TR/trace-context/>. Versions to come
+/// may be longer.
+pub(super) fn trace_parent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?.get(..TRACE_PARENT_BYTES)?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, span, flags] = parts.as_slice() else { return None };
+    let is_hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|one| matches!(one, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_some = |part: &str| part.bytes().any(|one| one != b'0');
+    let fits = is_hex(version, 2)
+        && *version != "ff"
+        && (is_hex(trace, 32) && is_some(trace))
+        && (is_hex(span, 16) && is_some(span))
+        && is_hex(flags, 2);
+    fits.then(|| text.to_owned())
 }
 
 fn forwarded(headers: &HeaderMap, own: impl Fn(&HeaderName) -> bool) -> HeaderMap {

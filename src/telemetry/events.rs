@@ -114,6 +114,14 @@ pub fn erasure_failed(why: &str) {
     warn!(why, "executions could not be erased as ordered; it is tried again");
 }
 
+/// Copies of executions do not reach a sink; how many, the metric says.
+pub fn export_failed(sink: &str, why: &str) {
+    warn!(
+        sink,
+        why, "copies of executions cannot be given away and are dropped; the store has them"
+    );
+}
+
 /// The store stopped taking executions.
 pub fn store_lost(why: &str) {
     warn!(why, "the store takes no executions; they wait in the outbox");

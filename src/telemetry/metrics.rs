@@ -35,6 +35,7 @@ const STORED: &str = "chaperone_executions_stored_total";
 const DEAD: &str = "chaperone_executions_dead_lettered_total";
 const LOST: &str = "chaperone_executions_lost_total";
 const PRUNED: &str = "chaperone_executions_pruned_total";
+const EXPORTED: &str = "chaperone_exported_executions_total";
 const OUTBOX: &str = "chaperone_outbox_executions";
 const OUTBOX_BYTES: &str = "chaperone_outbox_bytes";
 const CATALOG_SOURCE: &str = "chaperone_catalog_source";
@@ -115,6 +116,10 @@ fn describe() {
     describe_counter!(
         PRUNED,
         "Old executions deleted row by row; of whole partitions the log says which."
+    );
+    describe_counter!(
+        EXPORTED,
+        "Copies of executions for other systems: sent, dropped for want of room, or failed."
     );
     describe_gauge!(OUTBOX, "Executions accepted but not yet in the store.");
     describe_gauge!(OUTBOX_BYTES, Unit::Bytes, "Bytes of the outbox file in use.");
@@ -198,6 +203,39 @@ fn tokens(execution: &Execution) {
         None if execution.prompt_tokens.is_some() => counter!(UNPRICED).increment(1),
         None => {}
     }
+}
+
+/// What became of copies of executions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exported {
+    /// The sink has them.
+    Sent,
+    /// There was no room for them in its queue.
+    Dropped,
+    /// The sink did not take them.
+    Failed,
+}
+
+impl Exported {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A sink exists in metrics from now on.
+pub fn exporting(sink: &'static str) {
+    for outcome in [Exported::Sent, Exported::Dropped, Exported::Failed] {
+        exported(sink, outcome, 0);
+    }
+}
+
+/// So many copies for a sink came to this.
+pub fn exported(sink: &'static str, outcome: Exported, count: u64) {
+    counter!(EXPORTED, "sink" => sink, "outcome" => outcome.name()).increment(count);
 }
 
 /// Old executions are gone.
