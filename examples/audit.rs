@@ -54,8 +54,8 @@ async fn main() {
 /// What `record` costs whoever calls it, at the pace of a busy sidecar.
 fn request_path(dir: &Path, durability: &str) {
     std::fs::create_dir_all(dir).expect("a directory");
-    let outbox =
-        outbox::start(dir, &settings(dir, durability).audit, Taps::default()).expect("an outbox");
+    let outbox = outbox::start(dir, &settings(dir, durability).audit, false, Taps::default())
+        .expect("an outbox");
     let (count, pace) = match durability {
         "process" => (20_000, Duration::from_micros(200)),
         _ => (500, Duration::from_millis(2)),
@@ -77,8 +77,8 @@ fn request_path(dir: &Path, durability: &str) {
 async fn through_the_outbox(name: &str, dir: &Path, store: Arc<dyn Store>) {
     std::fs::create_dir_all(dir).expect("a directory");
     store.migrate_up().await.expect("migrations");
-    let outbox =
-        outbox::start(dir, &settings(dir, "process").audit, Taps::default()).expect("an outbox");
+    let outbox = outbox::start(dir, &settings(dir, "process").audit, false, Taps::default())
+        .expect("an outbox");
     let ledger = outbox.recorder.ledger().clone();
     let executions: Vec<Execution> = (0..RECORDS).map(execution).collect();
     let began = Instant::now();

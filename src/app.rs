@@ -70,8 +70,8 @@ impl App {
         parts::make_data_dir(&settings.storage.data_dir)?;
         let lock = parts::lock_data_dir(&settings.storage.data_dir)?;
         let (taps, exports) = export::open(&settings.export, &settings.upstream.url)?;
-        let outbox = outbox::start(&settings.storage.data_dir, &settings.audit, taps)
-            .context("the outbox")?;
+        let (dir, is_shared) = (&settings.storage.data_dir, settings.database.is_none());
+        let outbox = outbox::start(dir, &settings.audit, is_shared, taps).context("the outbox")?;
         let store = open_store(&settings)?;
         parts::migrate_at_start(&settings, store.as_ref()).await?;
         let refresher = Arc::new(Refresher::start(parts::sources(&settings, store.clone())).await?);

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use chaperone::app::{App, signals};
 use chaperone::cli::{self, Arguments, Command};
 use chaperone::config::LogFormat;
@@ -28,7 +29,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Serve => {
             let settings = cli::settings(file)?;
-            log::start(&settings.log.level, settings.log.format == LogFormat::Json);
+            let is_json = settings.log.format == LogFormat::Json;
+            let _log = log::start(&settings.log.level, is_json).context("the log")?;
             Box::pin(App::build(settings)).await?.run(signals::stop).await
         }
         Command::Migrate { step } => cli::migrate(file, step).await,

@@ -9,6 +9,7 @@ mod file;
 mod journal;
 mod ledger;
 mod line;
+mod mend;
 mod salvage;
 mod shipper;
 mod writer;
@@ -30,6 +31,8 @@ use ledger::Rules;
 use writer::Writer;
 
 pub use dead::{DeadLetters, Letter, Retried};
+use file::Place;
+
 pub use file::OutboxFile;
 pub use ledger::{Ledger, Standing};
 pub use shipper::ship;
@@ -104,16 +107,20 @@ impl Outbox {
 }
 
 /// Opens journal and outbox under `data_dir` and starts the thread between them, which shows what it carries
-/// to `taps`.
-pub fn start(data_dir: &Path, audit: &Audit, taps: Taps) -> Result<Outbox, StoreError> {
+/// to `taps`. `is_shared`: the embedded store is in the same file.
+pub fn start(
+    data_dir: &Path,
+    audit: &Audit,
+    is_shared: bool,
+    taps: Taps,
+) -> Result<Outbox, StoreError> {
     let survives_power_cut = audit.durability == Durability::Power;
     let local = |error: io::Error| StoreError::Local(error.to_string());
-    let file = Arc::new(OutboxFile::open(data_dir, survives_power_cut)?);
-    let journal = Arc::new(Journal::open(data_dir, survives_power_cut).map_err(local)?);
     let refuses = audit.when_full == WhenFull::Refuse;
     let ledger = Arc::new(Ledger::new(Rules { bytes_max: audit.outbox_bytes_max, refuses }));
-    let left_over = file.totals()?;
-    ledger.found_filed(left_over.executions, left_over.bytes);
+    let place = Place { data_dir: data_dir.to_owned(), survives_power_cut, is_shared };
+    let file = Arc::new(OutboxFile::open(place, ledger.clone())?);
+    let journal = Arc::new(Journal::open(data_dir, survives_power_cut).map_err(local)?);
     let filled = Arc::new(Notify::new());
     let writer = Writer {
         journal: journal.clone(),

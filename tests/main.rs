@@ -19,6 +19,7 @@ mod backtest;
 mod chaos;
 mod control;
 mod dataset;
+mod disk;
 mod erasure;
 mod experiments;
 mod export;

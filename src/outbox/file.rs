@@ -1,15 +1,17 @@
 //! The part of the local file that holds executions not yet in the store.
 
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, params};
 use serde_json::value::RawValue;
 
 use super::dead::{Letter, Retried};
+use super::ledger::Ledger;
 use super::line;
-use super::salvage::{is_damage, salvage};
+use super::mend;
+use super::salvage::{is_damage, is_full, is_unreadable, salvage};
 use crate::execution::Execution;
 use crate::store::erasure::Erasure;
 use crate::store::{LOCAL_FILE, StoreError};
@@ -46,17 +48,31 @@ const LETTERS_OF: &str =
     "select id, execution from outbox_dead_letters where ?1 is null or id = ?1 order by id";
 const RAISE: &str = "delete from outbox_dead_letters where id = ?1";
 
-/// The open file.
+/// The file, opened when the disk lets it be.
 #[derive(Debug)]
-pub struct OutboxFile(Mutex<Connection>);
+pub struct OutboxFile {
+    place: Place,
+    ledger: Arc<Ledger>,
+    connection: Mutex<Option<Connection>>,
+}
+
+/// Where the file is, and what it has to survive.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) data_dir: PathBuf,
+    /// Whether every batch is synced to the disk.
+    pub(super) survives_power_cut: bool,
+    /// Whether more than the outbox is in the file: then it is not given up for another.
+    pub(super) is_shared: bool,
+}
 
 /// How much waits in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
+struct Totals {
     /// Executions.
-    pub executions: u64,
+    executions: u64,
     /// Bytes of their batches.
-    pub bytes: u64,
+    bytes: u64,
 }
 
 /// An execution that will not be stored, and why.
@@ -81,27 +97,48 @@ pub(super) struct Load {
 }
 
 impl OutboxFile {
-    /// Opens or makes it. With `survives_power_cut` every batch is synced to the disk.
-    pub fn open(data_dir: &Path, survives_power_cut: bool) -> Result<Self, StoreError> {
-        let open = || {
-            let connection = Connection::open(data_dir.join(LOCAL_FILE))?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.execute_batch(TABLES)?;
-            // NORMAL hands every commit to the kernel, FULL to the disk.
-            let synchronous = if survives_power_cut { "full" } else { "normal" };
-            connection.pragma_update(None, "synchronous", synchronous)?;
-            Ok(connection)
+    /// Opens or makes it, and counts what waits in it. On a disk that is full it is opened later: records
+    /// wait in the journal, or are counted as lost.
+    pub(super) fn open(place: Place, ledger: Arc<Ledger>) -> Result<Self, StoreError> {
+        let path = place.data_dir.join(LOCAL_FILE);
+        let missing = mend::lengthen(&path);
+        if let Ok(missing @ 1..) = missing {
+            telemetry::events::local_file_cut(missing);
+        }
+        let file = Self { place, ledger, connection: Mutex::default() };
+        let opened = match file.connect() {
+            Err(error) if is_unreadable(&error) && !file.place.is_shared => {
+                let aside = mend::set_aside(&path)
+                    .map_err(|error| StoreError::Local(format!("{}: {error}", path.display())))?;
+                telemetry::events::local_file_set_aside(&aside.display().to_string());
+                file.connect()
+            }
+            opened => opened,
         };
-        open().map(|connection| Self(Mutex::new(connection))).map_err(|error| from_driver(&error))
+        match opened {
+            Ok(connection) => *file.lock() = Some(connection),
+            Err(error) if is_full(&error) => telemetry::events::outbox_failed(&error.to_string()),
+            Err(error) if is_unreadable(&error) => {
+                return Err(StoreError::Local(format!(
+                    "{} is damaged ({error}); moved away, it is made anew and nothing in it is in use",
+                    path.display()
+                )));
+            }
+            Err(error) => return Err(from_driver(&error)),
+        }
+        Ok(file)
     }
 
-    /// What waits.
-    pub fn totals(&self) -> Result<Totals, StoreError> {
-        self.with(|connection| {
-            connection.query_row(TOTALS, [], |row| {
-                Ok(Totals { executions: row.get(0)?, bytes: row.get(1)? })
-            })
-        })
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let mut connection = Connection::open(self.place.data_dir.join(LOCAL_FILE))?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.execute_batch(TABLES)?;
+        // NORMAL hands every commit to the kernel, FULL to the disk.
+        let synchronous = if self.place.survives_power_cut { "full" } else { "normal" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        let left_over = mended(&mut connection, totals)?;
+        self.ledger.found_filed(left_over.executions, left_over.bytes);
+        Ok(connection)
     }
 
     /// Adds records, and keeps aside what is none, in one transaction.
@@ -201,22 +238,42 @@ impl OutboxFile {
         })
     }
 
-    /// Works on the file; where it turns out to be damaged, once more on what could be saved of it.
     fn with<T>(
         &self,
         work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        // A panic while holding it left at most a transaction that was rolled back.
-        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let worked = match work(&mut connection) {
-            Err(error) if is_damage(&error) => salvage(&mut connection).and_then(|salvaged| {
-                telemetry::events::outbox_salvaged(salvaged.rows, salvaged.unreadable);
-                work(&mut connection)
-            }),
-            worked => worked,
+        let mut open = self.lock();
+        let worked = match &mut *open {
+            Some(connection) => mended(connection, work),
+            None => self.connect().and_then(|connection| mended(open.insert(connection), work)),
         };
         worked.map_err(|error| from_driver(&error))
     }
+
+    /// A panic while holding it left at most a transaction that was rolled back.
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Works on the file; where it turns out to be damaged, once more on what could be saved of it.
+fn mended<T>(
+    connection: &mut Connection,
+    work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    match work(connection) {
+        Err(error) if is_damage(&error) => salvage(connection).and_then(|salvaged| {
+            telemetry::events::outbox_salvaged(salvaged.rows, salvaged.unreadable);
+            work(connection)
+        }),
+        worked => worked,
+    }
+}
+
+/// What waits.
+fn totals(connection: &mut Connection) -> rusqlite::Result<Totals> {
+    connection
+        .query_row(TOTALS, [], |row| Ok(Totals { executions: row.get(0)?, bytes: row.get(1)? }))
 }
 
 impl Load {
@@ -316,6 +373,7 @@ fn from_driver(error: &rusqlite::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::ledger::Rules;
 
     /// A file in a directory that goes with the test.
     struct Fixture(std::path::PathBuf, OutboxFile);
@@ -324,8 +382,20 @@ mod tests {
         fn new() -> Self {
             let dir = std::env::temp_dir().join(format!("outbox-{}", uuid::Uuid::new_v4()));
             std::fs::create_dir(&dir).unwrap();
-            let file = OutboxFile::open(&dir, false).unwrap();
+            let file = opened(&dir);
             Self(dir, file)
+        }
+    }
+
+    fn opened(dir: &std::path::Path) -> OutboxFile {
+        let place = Place { data_dir: dir.to_owned(), survives_power_cut: false, is_shared: false };
+        let ledger = Ledger::new(Rules { bytes_max: u64::MAX, refuses: false });
+        OutboxFile::open(place, Arc::new(ledger)).unwrap()
+    }
+
+    impl Fixture {
+        fn totals(&self) -> Totals {
+            self.1.with(totals).unwrap()
         }
     }
 
@@ -356,7 +426,7 @@ mod tests {
         let records = records(1_000);
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
         fixture.1.append(&records, &[]).unwrap();
-        let totals = fixture.1.totals().unwrap();
+        let totals = fixture.totals();
         let bytes = records.iter().map(|record| record.len() as u64).sum();
         assert_eq!(totals, Totals { executions: 1_000, bytes });
         let mut seen = 0;
@@ -371,7 +441,7 @@ mod tests {
             fixture.1.settle(&load, &[]).unwrap();
         }
         assert_eq!(seen, 1_000);
-        assert_eq!(fixture.1.totals().unwrap(), Totals { executions: 0, bytes: 0 });
+        assert_eq!(fixture.totals(), Totals { executions: 0, bytes: 0 });
     }
 
     #[test]
@@ -429,7 +499,7 @@ mod tests {
             std::fs::remove_file(name.unwrap().path()).unwrap();
         }
         std::fs::write(dir.join(LOCAL_FILE), bytes).unwrap();
-        let file = OutboxFile::open(&dir, false).unwrap();
+        let file = opened(&dir);
         Fixture(dir, file)
     }
 
@@ -441,7 +511,7 @@ mod tests {
         let page = at / 4096 * 4096;
         bytes[page..page + 4096].fill(0xff);
         let fixture = reopened(dir, &bytes);
-        assert_eq!(fixture.1.totals().unwrap().executions, 60);
+        assert_eq!(fixture.totals().executions, 60);
         let load = fixture.1.oldest(u64::MAX).unwrap();
         assert_eq!(load.records.len() + load.spoilt.len(), 60);
         assert!((1..8).contains(&load.spoilt.len()), "{}", load.spoilt.len());
@@ -450,5 +520,44 @@ mod tests {
         let record = records(1);
         fixture.1.append(&[&record[0]], &[]).unwrap();
         assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_keeps_what_is_left_and_counts_the_rest() {
+        let (dir, bytes) = on_the_disk();
+        std::fs::remove_dir_all(&dir).unwrap();
+        for part in [30, 50, 70, 90, 99] {
+            std::fs::create_dir(&dir).unwrap();
+            let cut = bytes.len() * part / 100;
+            let fixture = reopened(dir.clone(), &bytes[..cut]);
+            let counted = fixture.totals().executions;
+            let load = fixture.1.oldest(u64::MAX).unwrap();
+            assert_eq!((load.records.len() + load.spoilt.len()) as u64, counted, "{part} %");
+            assert_eq!(counted, 60, "{part} %");
+            let kept = ids(&load).len();
+            assert!(kept * 100 > 60 * (part - 15) && kept < 60, "{part} %: {kept}");
+            fixture.1.settle(&load, &load.spoilt).unwrap();
+            let record = records(1);
+            fixture.1.append(&[&record[0]], &[]).unwrap();
+            assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_set_aside() {
+        let (dir, mut bytes) = on_the_disk();
+        bytes[..200].fill(0x7f);
+        let fixture = reopened(dir, &bytes);
+        assert_eq!(fixture.totals().executions, 0);
+        let aside = std::fs::read_dir(&fixture.0).unwrap().map(|one| one.unwrap());
+        let aside: Vec<_> =
+            aside.filter(|one| one.file_name().to_string_lossy().contains("damaged")).collect();
+        assert_eq!(std::fs::read(aside[0].path()).unwrap(), bytes);
+        let data_dir = fixture.0.join("other");
+        std::fs::create_dir(&data_dir).unwrap();
+        std::fs::write(data_dir.join(LOCAL_FILE), &bytes).unwrap();
+        let shared = Place { data_dir, survives_power_cut: false, is_shared: true };
+        let refused = OutboxFile::open(shared, fixture.1.ledger.clone()).unwrap_err().to_string();
+        assert!(refused.contains("chaperone.db is damaged"), "{refused}");
     }
 }

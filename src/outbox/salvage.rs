@@ -28,6 +28,17 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
+/// Whether it cannot be read at all.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    is_damage(error) || error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
+}
+
+/// Whether the disk takes nothing now; it may later.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+}
+
 /// Makes the table anew. A row whose batch cannot be read keeps its count and loses its content, so that
 /// whoever reads it counts as many spoilt records.
 pub(super) fn salvage(connection: &mut Connection) -> rusqlite::Result<Salvaged> {
@@ -72,7 +83,10 @@ fn known(connection: &Connection) -> rusqlite::Result<Vec<Known>> {
             let last: i64 = connection.query_row(LAST_ID, [], |row| row.get(0))?;
             let one =
                 |id| connection.query_row(ONE, [id], |row| Ok((id, row.get(0)?, row.get(1)?))).ok();
-            Ok((1..=last).filter_map(one).collect())
+            // Rows go from the oldest on: behind the first that is there, none is missing but by damage. How
+            // many executions were in it nobody knows; at least one was.
+            let first = (1..=last).find(|id| one(*id).is_some()).unwrap_or(last);
+            Ok((first..=last).map(|id| one(id).unwrap_or((id, 1, 1))).collect())
         }
         listed => listed,
     }

@@ -76,6 +76,16 @@ pub fn outbox_failed(why: &str) {
     error!(why, "the outbox takes no records; they wait in the journal");
 }
 
+/// The disk lost the end of the local file; what stood there is counted as it is met.
+pub fn local_file_cut(bytes: u64) {
+    error!(bytes, "the local file was cut; what is left of it goes on");
+}
+
+/// Nothing in the local file can be read. How much waited in it nobody knows.
+pub fn local_file_set_aside(place: &str) {
+    error!(place, "the local file cannot be read; it was set aside and made anew");
+}
+
 /// The disk damaged the outbox; what could be read of it goes on.
 pub fn outbox_salvaged(rows: u64, unreadable: u64) {
     error!(

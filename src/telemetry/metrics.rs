@@ -45,6 +45,7 @@ const CATALOG_FAILURES: &str = "chaperone_catalog_build_failures_total";
 const UNSCANNED: &str = "chaperone_unscanned_total";
 const CONNECTIONS: &str = "chaperone_connections";
 const STREAMS: &str = "chaperone_streams_open";
+const LOG_LINES: &str = "chaperone_log_lines_dropped_total";
 const PANICS: &str = "chaperone_panics_total";
 
 /// Installs the recorder and creates every series that does not depend on the catalog.
@@ -68,7 +69,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     for kind in ["prompt", "cached", "candidates", "thoughts", "tool_use"] {
         counter!(TOKENS, "kind" => kind, "model" => NONE).increment(0);
     }
-    for name in [UNPRICED, MISMATCHES, ACCEPTED, STORED, DEAD, LOST, PRUNED, PANICS] {
+    for name in [UNPRICED, MISMATCHES, ACCEPTED, STORED, DEAD, LOST, PRUNED, LOG_LINES, PANICS] {
         counter!(name).increment(0);
     }
     counter!(COST, "model" => NONE).increment(0);
@@ -130,6 +131,7 @@ fn describe() {
     describe_counter!(UNSCANNED, "Calls with a body that no guardrail could read.");
     describe_gauge!(CONNECTIONS, "Open connections.");
     describe_gauge!(STREAMS, "Streams being relayed.");
+    describe_counter!(LOG_LINES, "Lines of the log that nobody read in time.");
     describe_counter!(PANICS, "Requests that panicked.");
 }
 
@@ -236,6 +238,11 @@ pub fn exporting(sink: &'static str) {
 /// So many copies for a sink came to this.
 pub fn exported(sink: &'static str, outcome: Exported, count: u64) {
     counter!(EXPORTED, "sink" => sink, "outcome" => outcome.name()).increment(count);
+}
+
+/// The log was full.
+pub fn log_line_dropped() {
+    counter!(LOG_LINES).increment(1);
 }
 
 /// Old executions are gone.
