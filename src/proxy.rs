@@ -11,6 +11,7 @@ mod forward;
 mod headers;
 mod identify;
 mod inspect;
+mod kept;
 mod pipeline;
 mod refusal;
 mod relay;

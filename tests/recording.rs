@@ -139,6 +139,7 @@ async fn prompts_can_be_kept_as_hashes_only() {
         ("hash", "plain words", true),
         ("redacted", "plain words", false),
         ("redacted", "write to ann@acme.test", true),
+        ("full", "write to ann@acme.test", false),
     ] {
         let toml = format!("[audit]\nstore_prompts = \"{mode}\"");
         let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(&toml)).await;
@@ -147,6 +148,12 @@ async fn prompts_can_be_kept_as_hashes_only() {
         let answer = sidecar.post(&path, &[("x-chaperone-variables", &variables)], "{}").await;
         let row = sidecar.execution(&answer).await;
         assert_eq!(!row.to_string().contains(text), hashed, "{mode} {text}");
+        if mode == "redacted" && hashed {
+            let redacted = "write to [REDACTED:email]";
+            assert_eq!(row["variables_used"]["text"], redacted);
+            assert!(row["rendered_prompt"].to_string().contains(redacted), "{row}");
+            assert!(!row.to_string().contains("acme"), "{row}");
+        }
     }
 }
 
@@ -266,14 +273,24 @@ async fn what_the_store_refuses_is_kept_aside_and_can_be_sent_again() {
     let (upstream, database) = (Upstream::start().await, Database::new().await);
     database.migrate().await;
     database
-        .execute("alter table prompt_executions add constraint poison check (user_id <> 'poison')")
+        .execute(
+            "alter table prompt_executions add constraint poison check (user_id <> 'poison');
+             create function object() returns trigger language plpgsql as $$
+                 begin raise exception 'not %', new.user_id; end $$;
+             create trigger object before insert on prompt_executions
+                 for each row when (new.user_id = 'odd') execute function object()",
+        )
         .await;
     let (cable, url) = database.through_cable().await;
     let sidecar = Sidecar::start(Options::to(&upstream.url()).database(&url)).await;
     // All of them wait, so that they go as one batch.
     cable.pull();
     for number in 0..40 {
-        let user = if number % 20 == 7 { "poison" } else { "ann" };
+        let user = match number {
+            7 => "poison",
+            27 => "odd",
+            _ => "ann",
+        };
         sidecar.say(GENERATE, &[("x-chaperone-user", user)], "hello").await;
     }
     cable.plug();
@@ -294,12 +311,12 @@ async fn what_the_store_refuses_is_kept_aside_and_can_be_sent_again() {
     let cursor = first["next_cursor"].as_str().unwrap();
     let second = sidecar.admin(&format!("/dead-letters?limit=1&cursor={cursor}")).await.json();
     assert_eq!(
-        (second["items"].as_array().unwrap().len(), &second["next_cursor"]),
-        (1, &json!(null))
+        (&second["items"][0]["reason"], &second["next_cursor"]),
+        (&json!("SQLSTATE P0001"), &json!(null))
     );
     sidecar.must(422, "POST", "/dead-letters/retry", &json!({"id": "none"})).await;
 
-    database.execute("alter table prompt_executions drop constraint poison").await;
+    database.execute("alter table prompt_executions drop constraint poison; drop trigger object on prompt_executions").await;
     let one = json!({"id": letter["id"]});
     let retried = sidecar.must(200, "POST", "/dead-letters/retry", &one).await;
     assert_eq!(retried, json!({"retried": 1, "unreadable": 0}));

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde_json::json;
 
-use super::Proxy;
+use super::{Proxy, kept};
 use crate::catalog::Catalog;
 use crate::config::StorePrompts;
 use crate::execution::{Evaluation, Execution, Outcome, Violation};
@@ -19,9 +18,9 @@ use crate::guardrail::{Direction, Finding, Guardrails, RuleSet};
 use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::telemetry;
+use crate::words::clock;
 use crate::words::ids::ExecutionId;
 use crate::words::tokens::ServiceTier;
-use crate::words::{clock, digest};
 
 /// Guardrails listed one by one in an execution, whatever they found; of more, only those that found
 /// something are.
@@ -54,6 +53,8 @@ struct Open {
     recorded: bool,
     store_prompts: StorePrompts,
     store_prompts_of: Arc<BTreeMap<String, StorePrompts>>,
+    /// What must not be kept of the prompt.
+    found: kept::Found,
     /// The tier the upstream said it bills.
     tier_billed: Option<ServiceTier>,
     /// The tier the request asked for.
@@ -83,6 +84,7 @@ impl Exchange {
             recorded: false,
             store_prompts: proxy.rules.store_prompts,
             store_prompts_of: proxy.rules.store_prompts_of.clone(),
+            found: kept::Found::default(),
             tier_billed: None,
             tier_asked: None,
             execution,
@@ -211,6 +213,13 @@ impl Exchange {
         }
     }
 
+    /// Notes what was found in those parts of a prompt that may be kept.
+    pub(super) fn found(&mut self, note: impl FnOnce(&mut kept::Found)) {
+        if let Some(open) = &mut self.0 {
+            note(&mut open.found);
+        }
+    }
+
     /// Notes what the answer said about itself, tokens and cost included. `partial`: it was cut.
     pub(super) fn answered(&mut self, answer: &Answer, partial: bool) {
         let Some(open) = &mut self.0 else { return };
@@ -264,7 +273,7 @@ impl Exchange {
         let mut execution = open.execution;
         let name = execution.template_name.as_ref();
         let own_choice = name.and_then(|name| open.store_prompts_of.get(name));
-        execution.keep_prompt_as(*own_choice.unwrap_or(&open.store_prompts));
+        open.found.keep(*own_choice.unwrap_or(&open.store_prompts), &mut execution);
         execution.outcome = outcome;
         execution.success = outcome == Outcome::Success;
         execution.error_type = error_type.map(str::to_owned);
@@ -282,22 +291,6 @@ impl Drop for Exchange {
 }
 
 impl Execution {
-    /// Applies the operator's choice once everything is known about the call.
-    fn keep_prompt_as(&mut self, choice: StorePrompts) {
-        let hash = match choice {
-            StorePrompts::Full => false,
-            StorePrompts::Hash => true,
-            // A hash is what certainly holds nothing of what was found.
-            StorePrompts::Redacted => !self.guardrail_violations.is_empty(),
-        };
-        if hash {
-            for value in [&mut self.rendered_prompt, &mut self.variables_used].into_iter().flatten()
-            {
-                *value = json!({"sha256": digest::sha256_hex(value.to_string().as_bytes())});
-            }
-        }
-    }
-
     /// Thousands of guardrails that found nothing are one entry, the first time they look.
     fn others_passed(&mut self, count: usize) {
         if self.guardrails_evaluated.iter().all(|one| one.rule_name != OTHERS) {

@@ -163,6 +163,7 @@ pub(super) fn untrusted(
     let mut vault = vault(proxy, &planned, exchange);
     let placed = Texts::new(&segments).inspect(&guardrails, &rules);
     note(exchange, &guardrails, &rules, &placed);
+    keep_out(exchange, &guardrails, &segments, &placed, of_body..editable);
     let strictest = judge(&guardrails, &placed);
     let screened = match strictest {
         Strictest::Block => Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed)),
@@ -201,6 +202,7 @@ pub(super) fn rendered(
         let segments: Vec<Segment> = rendered.messages.iter().map(|one| alone(&one.text)).collect();
         let placed = Texts::new(&segments).inspect(&guardrails, &rules);
         note(exchange, &guardrails, &rules, &placed);
+        keep_out(exchange, &guardrails, &segments, &placed, 0..segments.len());
         // The template's own text cannot be redacted without changing what its owner approved.
         if judge(&guardrails, &placed) >= Strictest::Redact {
             return Ok(Verdict::Blocked(Blocked::of(planned, &guardrails, &placed)));
@@ -253,6 +255,32 @@ fn sampled(guardrails: &Guardrails, rules: &Arc<RuleSet>, exchange: &Exchange) -
 fn note(exchange: &mut Exchange, guardrails: &Guardrails, rules: &RuleSet, placed: &[Placed]) {
     let findings: Vec<_> = placed.iter().map(|one| one.finding.clone()).collect();
     exchange.inspected(guardrails, rules, &findings, Direction::Request);
+}
+
+/// Notes what was found in texts that may be recorded: variables, of which `editable` are the values and the
+/// others names, or a rendered prompt. What is replaced before it is rendered is not in there.
+fn keep_out(
+    exchange: &mut Exchange,
+    guardrails: &Guardrails,
+    segments: &[Segment],
+    placed: &[Placed],
+    editable: std::ops::Range<usize>,
+) {
+    exchange.found(|found| {
+        for one in placed.iter().filter(|one| !guardrails.redacts(&one.finding)) {
+            if one.places.is_empty() {
+                found.add_unplaced();
+            }
+            for place in one.places.iter().filter(|place| place.segment >= editable.start) {
+                let text =
+                    segments.get(place.segment).and_then(|one| one.text.get(place.span.clone()));
+                match text.filter(|_| editable.contains(&place.segment)) {
+                    Some(text) => found.add(text, guardrails.entity(&one.finding)),
+                    None => found.add_unplaced(),
+                }
+            }
+        }
+    });
 }
 
 fn judge(guardrails: &Guardrails, placed: &[Placed]) -> Strictest {

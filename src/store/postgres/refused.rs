@@ -22,9 +22,11 @@ pub(super) fn from_driver(error: &Error) -> StoreError {
     if *code == SqlState::UNIQUE_VIOLATION {
         return StoreError::Exists(server.constraint().unwrap_or("a key").to_owned());
     }
-    // Only what is wrong with the row itself is final: bad data and violated constraints. Deadlocks,
-    // permissions, restarts and full disks pass.
-    if ["22", "23"].iter().any(|class| code.code().starts_with(class)) {
+    // Only what is wrong with the row itself is final: bad data, violated constraints, a key too long for an
+    // index, a trigger that objects. Deadlocks, permissions, restarts and full disks pass.
+    let is_final = ["22", "23"].iter().any(|class| code.code().starts_with(class))
+        || [SqlState::PROGRAM_LIMIT_EXCEEDED, SqlState::RAISE_EXCEPTION].contains(code);
+    if is_final {
         let constraint = server.constraint().map(|name| format!(" on {name}")).unwrap_or_default();
         return StoreError::Refused(format!("SQLSTATE {}{constraint}", code.code()));
     }
