@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Shared, Throttle, Unfinished};
 use crate::analyst;
@@ -161,7 +162,7 @@ impl App {
         } = self;
         let (lifetime, control_lifetime) = (Lifetime::default(), Lifetime::default());
         let (background, shipping) = (CancellationToken::new(), CancellationToken::new());
-        let drained = proxy.drained.clone();
+        let (drained, tunnels) = (proxy.drained.clone(), proxy.tunnels.clone());
         let ledger = outbox.recorder.ledger().clone();
         let dead_letters = outbox.dead_letters();
         // The proxy holds the last recorder, so that the writer ends with it.
@@ -207,6 +208,7 @@ impl App {
             background,
             shipping,
             drained,
+            tunnels,
             listeners,
             tasks,
             shipper,
@@ -234,6 +236,7 @@ struct Running {
     background: CancellationToken,
     shipping: CancellationToken,
     drained: CancellationToken,
+    tunnels: TaskTracker,
     listeners: JoinSet<()>,
     tasks: JoinSet<()>,
     shipper: JoinSet<()>,
@@ -259,19 +262,24 @@ impl Running {
         self.admin.start_draining();
         self.lifetime.stop.cancel();
         self.lifetime.tasks.close();
-        let open = &self.lifetime.tasks;
+        self.tunnels.close();
+        let open = || async {
+            self.lifetime.tasks.wait().await;
+            self.tunnels.wait().await;
+        };
         let patient = async {
-            if tokio::time::timeout(self.grace, open.wait()).await.is_err() {
+            if tokio::time::timeout(self.grace, open()).await.is_err() {
                 self.drained.cancel();
-                drop(tokio::time::timeout(LAST_WORDS, open.wait()).await);
+                drop(tokio::time::timeout(LAST_WORDS, open()).await);
             }
         };
         tokio::select! {
             () = patient => {}
             () = hurry => {}
         }
+        self.drained.cancel();
         self.lifetime.abort.cancel();
-        open.wait().await;
+        open().await;
     }
 
     /// Ends the rest and brings what was recorded to the store.

@@ -190,7 +190,7 @@ async fn connection<S, B>(
                 .header_read_timeout(bounds.head_timeout)
                 .max_buf_size(bounds.head_bytes_max);
             builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
-            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             let mut serving = Box::pin(serving);
             let ended = tokio::select! {
                 ended = serving.as_mut() => ended.map_err(|error| error.to_string()),
@@ -210,7 +210,7 @@ async fn connection<S, B>(
 async fn plain<S, B>(stream: TcpStream, bounds: &Bounds, stop: CancellationToken, service: S)
 where
     S: hyper::service::Service<Request<Incoming>, Response = http::Response<B>, Error = Infallible>,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let serving = http1::Builder::new()
@@ -218,7 +218,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(bounds.head_bytes_max)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

@@ -12,6 +12,7 @@ mod headers;
 mod identify;
 mod inspect;
 mod kept;
+mod live;
 mod pipeline;
 mod refusal;
 mod relay;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::catalog::Current;
 use crate::config::{GuardrailSettings, Limits, RouteRule, StorePrompts, WhenFull};
@@ -52,6 +54,8 @@ pub struct Proxy {
     pub rules: Rules,
     /// A place for each open stream.
     pub streams: Arc<Semaphore>,
+    /// Holds every WebSocket.
+    pub tunnels: TaskTracker,
     /// Cancelled at the drain deadline: open streams end themselves.
     pub drained: CancellationToken,
 }
@@ -68,6 +72,8 @@ pub struct Rules {
     pub store_prompts_of: Arc<BTreeMap<String, StorePrompts>>,
     pub when_full: WhenFull,
     pub placeholder_key: Secret,
+    /// Whether callers come by TLS.
+    pub speaks_tls: bool,
 }
 
 impl Rules {

@@ -8,6 +8,7 @@
 mod answer;
 mod dialects;
 mod script;
+mod upload;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use crate::gemini::route::{Call, Route};
 use crate::words::digest;
 use script::Script;
+use upload::Uploads;
 
 /// Requests kept for looking at.
 const KEPT_MAX: usize = 20_000;
@@ -46,7 +48,10 @@ pub struct Received {
 
 /// The simulator and what it received.
 #[derive(Debug, Clone, Default)]
-pub struct Simulator(Arc<Mutex<VecDeque<Received>>>);
+pub struct Simulator {
+    received: Arc<Mutex<VecDeque<Received>>>,
+    uploads: Uploads,
+}
 
 impl Simulator {
     /// All routes.
@@ -60,11 +65,11 @@ impl Simulator {
 
     /// Everything received so far, oldest first.
     pub fn received(&self) -> Vec<Received> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn keep(&self, received: Received) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.received.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_MAX {
             kept.pop_front();
         }
@@ -107,12 +112,18 @@ async fn answered(State(simulator): State<Simulator>, request: Request) -> Respo
     if let Some(status) = script.status {
         return error(status, "UNAVAILABLE", "simulated failure");
     }
+    if let Some(id) = upload::id(&path, query.as_deref()) {
+        return simulator.uploads.carry_on(&id, &parts.headers, &body);
+    }
     if !has_key(&parts.headers, query.as_deref()) {
         return error(
             StatusCode::FORBIDDEN,
             "PERMISSION_DENIED",
             "Method doesn't allow unregistered callers.",
         );
+    }
+    if path.starts_with("/upload/") {
+        return simulator.uploads.begin(&path, &parts.headers, &body);
     }
     let route = Route::read(&parts.method, &path, query.as_deref());
     serve(&parts.method, &route, &body, &script)

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use http::header::UPGRADE;
 use http::{HeaderMap, Method};
 use reqwest::redirect::Policy;
-use reqwest::{Body, Certificate, Client, Url};
+use reqwest::{Body, Certificate, Client, ClientBuilder, Url};
 
 /// Idle connections kept for reuse.
 const IDLE_CONNECTIONS_MAX: usize = 512;
@@ -34,6 +35,8 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Upstream {
     client: Client,
+    /// For calls that switch to another protocol, which HTTP/2 does not.
+    switching: Client,
     base: Url,
     head_timeout: Duration,
 }
@@ -81,6 +84,15 @@ impl Upstream {
     /// Prepares the client; connects to nothing yet.
     pub fn new(options: &Options) -> Result<Self, BadOptions> {
         let base = Url::parse(&options.url).map_err(|error| BadOptions(error.to_string()))?;
+        let built = |builder: ClientBuilder| {
+            builder.build().map_err(|error| BadOptions(error.without_url().to_string()))
+        };
+        let client = built(Self::builder(options)?)?;
+        let switching = built(Self::builder(options)?.http1_only())?;
+        Ok(Self { client, switching, base, head_timeout: options.head_timeout })
+    }
+
+    fn builder(options: &Options) -> Result<ClientBuilder, BadOptions> {
         let mut builder = Client::builder()
             .redirect(Policy::none())
             .referer(false)
@@ -99,9 +111,15 @@ impl Upstream {
             }
             builder = builder.tls_certs_only(certificates);
         }
-        let client =
-            builder.build().map_err(|error| BadOptions(error.without_url().to_string()))?;
-        Ok(Self { client, base, head_timeout: options.head_timeout })
+        Ok(builder)
+    }
+
+    /// What stands behind the base URL in an address at the upstream, query included; `None`: it is elsewhere.
+    pub fn path_at(&self, url: &str) -> Option<String> {
+        let url = Url::parse(url).ok().filter(|url| url.origin() == self.base.origin())?;
+        let prefix = self.base.path().trim_end_matches('/');
+        let path = url.path().strip_prefix(prefix).filter(|path| path.starts_with('/'))?;
+        Some(url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
     }
 
     /// Where a path and query go. Refused when the client would send other bytes than these, as it
@@ -124,7 +142,9 @@ impl Upstream {
         headers: HeaderMap,
         body: Body,
     ) -> Result<http::Response<Body>, UpstreamError> {
-        let sending = self.client.request(method, target).headers(headers).body(body).send();
+        let switches = headers.contains_key(UPGRADE);
+        let client = if switches { &self.switching } else { &self.client };
+        let sending = client.request(method, target).headers(headers).body(body).send();
         match tokio::time::timeout(self.head_timeout, sending).await {
             Ok(Ok(answer)) => Ok(answer.into()),
             Ok(Err(error)) => Err(kind(&error)),
@@ -205,6 +225,18 @@ mod tests {
             assert_eq!(upstream.target(path, None).unwrap_err(), NotVerbatim, "{path}");
         }
         assert_eq!(upstream.target("/a", Some("b c")).unwrap_err(), NotVerbatim);
+    }
+
+    #[test]
+    fn an_address_at_the_upstream_is_known_behind_its_base() {
+        let upstream = upstream("https://gemini.test/gate/");
+        let at = |url: &str| upstream.path_at(url);
+        assert_eq!(at("https://gemini.test/gate/u?id=a%2F&b").as_deref(), Some("/u?id=a%2F&b"));
+        for elsewhere in
+            ["http://gemini.test/gate/u", "https://gemini.test/u", "https://b.test/gate/u", "/u"]
+        {
+            assert_eq!(at(elsewhere), None, "{elsewhere}");
+        }
     }
 
     #[test]

@@ -30,7 +30,6 @@ async fn heads_that_make_no_sense_are_refused() {
         ("backslash", post("/v1beta\\models", "host: a\r\n", &body), 400),
         ("TRACE", b"TRACE / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(), 405),
         ("CONNECT", b"CONNECT evil:443 HTTP/1.1\r\nhost: evil:443\r\n\r\n".to_vec(), 405),
-        ("WebSocket", b"GET /ws/x HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".to_vec(), 501),
         ("two lengths", format!("POST {GENERATE} HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n").into_bytes(), 400),
         ("length with a sign", format!("POST {GENERATE} HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\n").into_bytes(), 400),
         ("bad chunk", format!("POST {GENERATE} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n").into_bytes(), 400),

@@ -39,3 +39,4 @@ mod retention;
 mod store;
 mod streams;
 mod templates;
+mod unread;

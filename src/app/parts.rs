@@ -11,6 +11,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admin::{Role, Token, Tokens};
 use crate::catalog::definitions::Definitions;
@@ -194,6 +195,7 @@ pub(super) fn proxy(
         recorder,
         prices: Arc::new(prices(&settings.catalog.config_dir)?),
         streams: Arc::new(Semaphore::new(settings.limits.streams_max)),
+        tunnels: TaskTracker::new(),
         drained: CancellationToken::new(),
         rules: Rules {
             limits: settings.limits.clone(),
@@ -203,6 +205,7 @@ pub(super) fn proxy(
             store_prompts_of: Arc::new(settings.audit.store_prompts_of.clone()),
             when_full: settings.audit.when_full,
             placeholder_key: super::token::placeholder_key(settings)?,
+            speaks_tls: settings.data.tls.is_some(),
         },
     })
 }

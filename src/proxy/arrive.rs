@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
 
 use super::exchange::Exchange;
 use super::refusal::{Kind, Refusal};
@@ -19,7 +20,7 @@ use crate::gemini::route::{Call, Route};
 use crate::gemini::{json, stream::Framing};
 
 /// The prefix of a base URL that names a template.
-const TEMPLATE_PREFIX: &str = "/t/";
+pub(super) const TEMPLATE_PREFIX: &str = "/t/";
 /// Headers by which a server may take a request for another method.
 const OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 /// Longest method of HTTP and WebDAV, with room.
@@ -54,29 +55,45 @@ pub(super) struct Head {
     pub(super) query: Option<String>,
     /// The template named by the path, with its version if that is named too.
     pub(super) prefix: Option<String>,
+    /// Scheme and host by which the caller came here.
+    pub(super) address: Option<String>,
+}
+
+/// A call that asks for a WebSocket.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) head: Head,
+    /// The client's connection, once it is switched.
+    pub(super) upgrade: OnUpgrade,
+    pub(super) catalog: Arc<Catalog>,
 }
 
 pub(super) enum Arrival {
     Text(Arrived),
     Opaque(Unread),
+    Live(Live),
 }
 
 pub(super) async fn arrive(
     proxy: &Proxy,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     catalog: Arc<Catalog>,
     exchange: &mut Exchange,
     dialect: &mut Option<Dialect>,
 ) -> Result<Arrival, Refusal> {
+    let upgrade = is_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     check_head(&parts)?;
-    let head = head(parts)?;
+    let head = head(proxy, parts)?;
     *dialect = head.route.call.dialect();
     exchange.note(|execution| {
         head.route.call.name().clone_into(&mut execution.call);
         execution.model_name.clone_from(&head.route.model);
         execution.trace_parent = headers::trace_parent(&head.headers);
     });
+    if let Some(upgrade) = upgrade {
+        return Ok(Arrival::Live(Live { head, upgrade, catalog }));
+    }
     let Some(dialect) = *dialect else {
         return Ok(Arrival::Opaque(Unread { head, body, catalog }));
     };
@@ -150,22 +167,20 @@ fn check_head(parts: &Parts) -> Result<(), Refusal> {
         // The upstream would serve another method than the one that was judged here.
         return Err(Refusal::new(Kind::BadRequest, "method override headers are not served"));
     }
-    let websocket = parts
-        .headers
-        .get(UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if websocket {
-        let message = "WebSocket (the Live API) is not served: its text could not be inspected";
-        return Err(Refusal::new(Kind::NotSupported, message));
-    }
     Ok(())
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE);
+    upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn is_host(host: &str) -> bool {
     !host.is_empty() && !host.contains('@') && host.parse::<http::uri::Authority>().is_ok()
 }
 
-fn head(parts: Parts) -> Result<Head, Refusal> {
+fn head(proxy: &Proxy, parts: Parts) -> Result<Head, Refusal> {
+    let address = headers::address(&parts, proxy.rules.speaks_tls);
     let path = parts.uri.path();
     let (prefix, path) = match path
         .strip_prefix(TEMPLATE_PREFIX)
@@ -179,7 +194,7 @@ fn head(parts: Parts) -> Result<Head, Refusal> {
     };
     let query = parts.uri.query().map(str::to_owned);
     let route = Route::read(&parts.method, &path, query.as_deref());
-    Ok(Head { method: parts.method, headers: parts.headers, route, query, prefix })
+    Ok(Head { method: parts.method, headers: parts.headers, route, query, prefix, address })
 }
 
 /// The whole body, decoded, within its bounds of size and patience.

@@ -26,6 +26,8 @@ pub(super) struct Answered {
     pub(super) plan: Option<AnswerPlan>,
     /// Whether the request was a HEAD, whose answer has a length but no body.
     pub(super) is_head: bool,
+    /// The base URL by which the caller came here.
+    pub(super) returns_to: Option<String>,
 }
 
 pub(super) async fn forward(
@@ -55,6 +57,7 @@ pub(super) async fn forward(
         }
     };
     let is_head = outgoing.method == http::Method::HEAD;
+    let switches = outgoing.headers.contains_key(http::header::UPGRADE);
     telemetry::metrics::stage("request", exchange.own().as_secs_f64());
     exchange.rest();
     let answer = proxy.upstream.send(outgoing.method, target, outgoing.headers, body).await;
@@ -64,7 +67,7 @@ pub(super) async fn forward(
         telemetry::events::upstream_failed(&id, error.name());
         Refusal::new(Kind::Upstream(error), error.to_string())
     })?;
-    if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+    if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS && !switches {
         return Err(Refusal::new(
             Kind::UnreadableAnswer,
             "the upstream switched protocols unasked",
@@ -73,7 +76,7 @@ pub(super) async fn forward(
     let (head, body) = answer.into_parts();
     let billed = head.headers.get(usage::TIER_HEADER);
     exchange.is_billed_at(billed.and_then(|tier| tier.to_str().ok()).map(ServiceTier::read));
-    Ok(Answered { head, body, plan: outgoing.answer, is_head })
+    Ok(Answered { head, body, plan: outgoing.answer, is_head, returns_to: outgoing.returns_to })
 }
 
 impl Proxy {

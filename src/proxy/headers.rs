@@ -5,6 +5,8 @@ use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use http::request::Parts;
+use http::uri::Authority;
 
 use super::refusal::{Kind, Refusal};
 
@@ -21,6 +23,8 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-chaperone-r
 pub(super) const ARM: HeaderName = HeaderName::from_static("x-chaperone-arm");
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-chaperone-source");
 pub(super) const GUARDRAILS: HeaderName = HeaderName::from_static("x-chaperone-guardrails");
+/// Where an upload goes on; authorised by what it holds.
+pub(super) const UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The headers that go upstream: all but those of this hop, of the body's framing, and our own.
@@ -31,6 +35,17 @@ pub(super) fn upstream(headers: &HeaderMap) -> HeaderMap {
 /// The headers that go back: all but those of the upstream's hop and framing.
 pub(super) fn downstream(headers: &HeaderMap) -> HeaderMap {
     forwarded(headers, |name| name.as_str().starts_with(OWN_PREFIX))
+}
+
+/// Scheme and host by which a caller came here, as whoever stands in between tells them.
+pub(super) fn address(parts: &Parts, speaks_tls: bool) -> Option<String> {
+    let told =
+        |name: &str| parts.headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim);
+    let scheme = told("x-forwarded-proto").filter(|told| matches!(*told, "http" | "https"));
+    let scheme = scheme.unwrap_or(if speaks_tls { "https" } else { "http" });
+    let host = told("x-forwarded-host").or_else(|| told(HOST.as_str()));
+    let host = host.or_else(|| parts.uri.authority().map(Authority::as_str))?;
+    host.parse::<Authority>().is_ok().then(|| format!("{scheme}://{host}"))
 }
 
 /// The caller's span, if it names one: `traceparent` of <https://www.w3.org/TR/trace-context/>. Versions to come

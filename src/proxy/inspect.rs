@@ -10,9 +10,10 @@ use hyper::body::{Body, Incoming};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::arrive::{Unread, malformed};
+use super::arrive::{Head, TEMPLATE_PREFIX, Unread, malformed};
 use super::blocked::Blocked;
 use super::exchange::Exchange;
+use super::live::switch;
 use super::refusal::{Kind, Refusal};
 use super::render::Rendered;
 use super::select::Planned;
@@ -66,6 +67,8 @@ pub(super) struct Outgoing {
     pub(super) path: String,
     pub(super) query: Option<String>,
     pub(super) body: OutgoingBody,
+    /// The base URL by which the caller came here.
+    pub(super) returns_to: Option<String>,
     /// `None`: the answer is not read.
     pub(super) answer: Option<AnswerPlan>,
 }
@@ -110,26 +113,51 @@ pub(super) fn unread(proxy: &Proxy, unread: Unread) -> Result<Cleared, Refusal> 
     if !body.is_end_stream() {
         unscannable(proxy, "this method's body")?;
     }
-    Ok(Cleared(Outgoing {
-        method: head.method,
-        headers: headers::upstream(&head.headers),
-        path: head.route.path,
-        query: head.query,
-        body: OutgoingBody::Unread(body),
-        answer: None,
-    }))
+    Ok(Cleared(Outgoing::unread(head, OutgoingBody::Unread(body))))
+}
+
+/// A WebSocket, whose frames are not read either.
+pub(super) fn live(proxy: &Proxy, head: Head) -> Result<Cleared, Refusal> {
+    if is_refused(proxy) {
+        let message =
+            "guardrails cannot read a WebSocket, and guardrails.unscannable is set to refuse";
+        return Err(Refusal::new(Kind::NotSupported, message));
+    }
+    let mut outgoing = Outgoing::unread(head, OutgoingBody::Whole(Bytes::new()));
+    switch(&mut outgoing.headers);
+    Ok(Cleared(outgoing))
+}
+
+impl Outgoing {
+    fn unread(head: Head, body: OutgoingBody) -> Self {
+        let prefix = head.prefix.map(|prefix| format!("{TEMPLATE_PREFIX}{prefix}"));
+        let prefix = prefix.unwrap_or_default();
+        Self {
+            method: head.method,
+            headers: headers::upstream(&head.headers),
+            path: head.route.path,
+            query: head.query,
+            body,
+            returns_to: head.address.map(|address| address + &prefix),
+            answer: None,
+        }
+    }
 }
 
 /// What the operator decided about what no guardrail can read: counted, and refused if so set.
 fn unscannable(proxy: &Proxy, what: &str) -> Result<(), Refusal> {
-    let refused = proxy.rules.guardrails.unscannable == Unscannable::Refuse;
-    metrics::unscanned(refused);
-    if refused {
+    if is_refused(proxy) {
         let message =
             format!("guardrails cannot read {what}, and guardrails.unscannable is set to refuse");
         return Err(Refusal::new(Kind::Unscannable, message));
     }
     Ok(())
+}
+
+fn is_refused(proxy: &Proxy) -> bool {
+    let refused = proxy.rules.guardrails.unscannable == Unscannable::Refuse;
+    metrics::unscanned(refused);
+    refused
 }
 
 /// Inspects what the application sent: all text of the body, and untrusted variables.
@@ -232,6 +260,7 @@ pub(super) fn rendered(
         path: rendered.path,
         query: arrived.head.query.clone(),
         body: OutgoingBody::Whole(rendered.body),
+        returns_to: None,
         answer: Some(answer),
     })))
 }

@@ -11,7 +11,9 @@ use super::arrive::Arrival;
 use super::exchange::Exchange;
 use super::refusal::{Kind, Refusal};
 use super::reply::Reply;
-use super::{Proxy, arrive, forward, headers, identify, inspect, relay, render, reply, select};
+use super::{
+    Proxy, arrive, forward, headers, identify, inspect, live, relay, render, reply, select,
+};
 use crate::catalog::Catalog;
 use crate::gemini::Dialect;
 use crate::telemetry;
@@ -57,6 +59,7 @@ impl Proxy {
                 let answered = forward::forward(self, cleared, exchange).await?;
                 return Ok(relay::unread(self, answered, exchange));
             }
+            Arrival::Live(live) => return live::tunnel(self, live, exchange).await,
         };
         let identified = identify::identify(self, arrived, exchange)?;
         let planned = select::select(identified, exchange)?;

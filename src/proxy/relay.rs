@@ -11,13 +11,14 @@ mod terminal;
 mod watch;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::response::Parts;
 use http_body_util::BodyExt;
 
 use super::arrive::Whole;
 use super::exchange::Exchange;
 use super::forward::Answered;
+use super::headers::UPLOAD_URL;
 use super::inspect::{AnswerPlan, can_redact, edit, redacting};
 use super::refusal::{Kind, Refusal};
 use super::reply::{Reply, decorate, full};
@@ -35,7 +36,12 @@ use watch::Watch;
 
 /// An answer that is not read.
 pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {
-    let Answered { head, body, is_head, .. } = answered;
+    let Answered { mut head, body, is_head, returns_to, .. } = answered;
+    if let Some(url) =
+        head.headers.get(UPLOAD_URL).and_then(|url| proxy.returning(url, returns_to.as_deref()))
+    {
+        head.headers.insert(UPLOAD_URL, url);
+    }
     let length = head.headers.get(CONTENT_LENGTH).filter(|_| is_head).cloned();
     exchange.rest();
     let mut reply = respond(&head, exchange);
@@ -48,15 +54,24 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
     reply
 }
 
+impl Proxy {
+    /// An address at the upstream as one here, so that what is sent there comes by.
+    fn returning(&self, url: &HeaderValue, returns_to: Option<&str>) -> Option<HeaderValue> {
+        let path = self.upstream.path_at(url.to_str().ok()?)?;
+        HeaderValue::from_str(&format!("{}{path}", returns_to?)).ok()
+    }
+}
+
 /// An answer that is read, and inspected if any guardrail asks for it.
 pub(super) async fn inspected(
     proxy: &Proxy,
     answered: Answered,
     exchange: &mut Exchange,
 ) -> Result<Reply, Refusal> {
-    let Answered { head, body, plan, is_head } = answered;
+    let Answered { head, body, plan, is_head, returns_to } = answered;
     let Some(plan) = plan else {
-        return Ok(unread(proxy, Answered { head, body, plan: None, is_head }, exchange));
+        let answered = Answered { head, body, plan: None, is_head, returns_to };
+        return Ok(unread(proxy, answered, exchange));
     };
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     let limits = &proxy.rules.limits;
@@ -184,7 +199,7 @@ fn unreadable(why: impl std::fmt::Display) -> Refusal {
 }
 
 /// The upstream's head with Chaperone's headers; the body is put in by the caller.
-fn respond(head: &Parts, exchange: &Exchange) -> Reply {
+pub(super) fn respond(head: &Parts, exchange: &Exchange) -> Reply {
     let mut reply = http::Response::new(full(Bytes::new()));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = headers::downstream(&head.headers);

@@ -1,0 +1,155 @@
+//! Calls whose text nobody reads, uploads and the Live API: they come by, are counted, and can be refused.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Options, Sidecar, Upstream, eventually, pair, raw};
+
+const SWITCH: &str = "GET /ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?key=k \
+                      HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                      sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_it_began() {
+    let (upstream, sidecar) = pair().await;
+    let client = &sidecar.client;
+    for prefix in ["", "/t/nlu_topic_extraction"] {
+        let begun = client
+            .post(sidecar.url(&format!("{prefix}/upload/v1beta/files")))
+            .header("x-goog-api-key", "k")
+            .header("x-goog-upload-protocol", "resumable")
+            .header("x-goog-upload-command", "start")
+            .body(json!({"file": {"display_name": "notes"}}).to_string())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(begun.headers()["x-goog-upload-status"], "active");
+        let url = begun.headers()["x-goog-upload-url"].to_str().unwrap().to_owned();
+        let here = sidecar.url(&format!("{prefix}/upload/v1beta/files?upload_id="));
+        assert!(url.starts_with(&here), "{url}");
+        let part = |command: &str, offset: usize, bytes: &'static [u8]| {
+            let request = client
+                .post(&url)
+                .header("x-goog-upload-command", command)
+                .header("x-goog-upload-offset", offset);
+            request.body(bytes).send()
+        };
+        assert_eq!(part("upload", 0, b"\xff\x00one ").await.unwrap().status(), 200);
+        assert_eq!(part("upload", 3, b"lost").await.unwrap().status(), 400);
+        let done = part("upload, finalize", 6, b"two").await.unwrap();
+        assert_eq!(done.headers()["x-goog-upload-status"], "final");
+        let file: serde_json::Value = serde_json::from_slice(&done.bytes().await.unwrap()).unwrap();
+        assert_eq!(
+            (&file["file"]["sizeBytes"], &file["file"]["displayName"]),
+            (&json!("9"), &json!("notes"))
+        );
+    }
+    assert_eq!(upstream.received().len(), 8);
+    // As whoever ends TLS in front tells it.
+    let begun = client
+        .post(sidecar.url("/upload/v1beta/files"))
+        .header("x-goog-api-key", "k")
+        .header("x-goog-upload-command", "start")
+        .header("x-forwarded-proto", "https")
+        .header("x-forwarded-host", "llm.acme.test")
+        .send()
+        .await
+        .unwrap();
+    let url = begun.headers()["x-goog-upload-url"].to_str().unwrap();
+    assert!(url.starts_with("https://llm.acme.test/upload/v1beta/files?upload_id="), "{url}");
+}
+
+/// An upstream that switches, and then says everything it hears in capitals.
+async fn shouting() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                let read = stream.read(&mut buffer).await.unwrap();
+                let head = String::from_utf8_lossy(&buffer[..read]).to_lowercase();
+                assert!(
+                    head.contains("upgrade: websocket") && head.contains("connection: upgrade")
+                );
+                assert!(head.contains("sec-websocket-key: dghlihnhbxbszsbub25jzq=="), "{head}");
+                let switched = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
+                                 upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+                stream.write_all(switched).await.unwrap();
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    buffer[..read].make_ascii_uppercase();
+                    stream.write_all(&buffer[..read]).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn switched(sidecar: &Sidecar) -> TcpStream {
+    let mut stream = TcpStream::connect(sidecar.data).await.unwrap();
+    stream.write_all(SWITCH.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    stream
+}
+
+async fn say(stream: &mut TcpStream, text: &str) -> String {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = vec![0; text.len()];
+    stream.read_exact(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_passes_and_is_recorded_and_ends_with_the_process() {
+    let address = shouting().await;
+    let toml = "[limits]\ndrain_ms = 300";
+    let sidecar = Sidecar::start(Options::to(&format!("http://{address}")).toml(toml)).await;
+    let mut first = switched(&sidecar).await;
+    assert_eq!(say(&mut first, "hello").await, "HELLO");
+    assert_eq!(say(&mut first, "again").await, "AGAIN");
+    drop(first);
+    let row = &sidecar.executions("", 1).await[0];
+    assert_eq!(
+        (&row["call"], &row["outcome"], &row["http_status"]),
+        (&json!("live"), &json!("success"), &json!(101))
+    );
+    let unscanned = "chaperone_unscanned_total{outcome=\"passed\"} 0";
+    assert!(!sidecar.page("/metrics").await.text.contains(unscanned));
+    let mut second = switched(&sidecar).await;
+    assert_eq!(say(&mut second, "still").await, "STILL");
+    let data_dir = sidecar.data_dir();
+    sidecar.stop().await.unwrap();
+    assert_eq!(second.read(&mut [0; 8]).await.unwrap_or(0), 0, "it was cut");
+    let sidecar =
+        Sidecar::start(Options::to(&format!("http://{address}")).data_dir(&data_dir)).await;
+    let rows = sidecar.executions("", 2).await;
+    assert!(rows.iter().any(|row| row["outcome"] == "drained"), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_refused_where_nothing_unread_may_pass_or_the_upstream_says_no() {
+    let upstream = Upstream::start().await;
+    let toml = "[guardrails]\nunscannable = \"refuse\"";
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(toml)).await;
+    let answer = raw::exchange(sidecar.data, SWITCH.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 501") && answer.contains("WebSocket"), "{answer}");
+    assert_eq!(upstream.received().len(), 0);
+    let sidecar = Sidecar::start(Options::to(&upstream.url())).await;
+    let answer = raw::exchange(sidecar.data, SWITCH.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    eventually("it is recorded", async || {
+        let rows = sidecar.executions("", 1).await;
+        (rows[0]["outcome"] == "failed" && rows[0]["http_status"] == 404).then_some(())
+    })
+    .await;
+}
