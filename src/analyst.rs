@@ -32,6 +32,10 @@ use crate::words::ids::TemplateId;
 const EVERY: Duration = Duration::from_mins(1);
 /// Feedback is taken for seven days, so results may change for as long after the end.
 const SETTLES: SignedDuration = SignedDuration::from_hours(8 * 24);
+/// Calls that are read one by one when somebody asks.
+const CALLS_MAX: u32 = 20_000;
+/// Roles whose comparisons are dated when they become significant.
+const DATED: [&str; 2] = ["primary", "secondary"];
 /// Who ends an experiment, in the audit.
 const ACTOR: &str = "chaperone";
 const HARM_STOP: &str = "experiment.harm_stop";
@@ -49,21 +53,41 @@ pub struct Study {
     pub harm: Option<String>,
 }
 
+/// What is read of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What was counted: enough to date what is reached.
+    Counts,
+    /// The latest calls one by one too, for quantiles.
+    Calls,
+}
+
 /// Reads an experiment as it stands, and keeps what is reached.
-pub async fn study(store: &dyn Store, row: &Row, losses: Losses) -> Result<Study, StoreError> {
+pub async fn study(
+    store: &dyn Store,
+    row: &Row,
+    losses: Losses,
+    depth: Depth,
+) -> Result<Study, StoreError> {
     let definition: ExperimentDefinition = row.definition(Table::Experiments)?;
     let known = row.columns.get("results").cloned().unwrap_or_default();
     if known.get("final").and_then(Value::as_bool) == Some(true) {
         let significance = row.columns.get("statistical_significance").and_then(Value::as_f64);
         return Ok(Study { tag: tag(&known), results: known, significance, harm: None });
     }
-    let collected = store.collected(definition.id.0).await?;
+    let mut collected = store.collected(definition.id.0).await?;
     let mut plan = design(&definition);
     // Where a start has frozen it, that is what holds.
     let frozen = row.columns.get("design").and_then(|frozen| frozen.get("alpha"));
     plan.rules.alpha =
         frozen.and_then(Value::as_f64).and_then(Alpha::new).unwrap_or(plan.rules.alpha);
-    let found = results(&plan, &collected, clock::now_micros(), losses);
+    let now = clock::now_micros();
+    let mut found = results(&plan, &collected, now, losses);
+    // The one look of a fixed analysis is kept whole, whoever takes it.
+    if depth == Depth::Calls || found.is_final {
+        collected.latencies = Some(store.latencies(definition.id.0, CALLS_MAX).await?);
+        found = results(&plan, &collected, now, losses);
+    }
     let milestones = reached(&found);
     let is_new = milestones.iter().any(|one| {
         !collected
@@ -103,7 +127,7 @@ pub async fn round(store: &dyn Store, losses: Losses) -> Result<(), StoreError> 
     store.roll_up().await?;
     let since = clock::now().checked_sub(SETTLES).unwrap_or(Timestamp::UNIX_EPOCH);
     for row in store.under_way(since).await? {
-        let study = study(store, &row, losses).await?;
+        let study = study(store, &row, losses, Depth::Counts).await?;
         let Ok(definition) = row.definition::<ExperimentDefinition>(Table::Experiments) else {
             continue;
         };
@@ -194,7 +218,7 @@ async fn end(
 /// What is dated once: comparisons that are significant, and the first harm.
 fn reached(found: &Results) -> Vec<Milestone> {
     let mut reached: Vec<Milestone> = Vec::new();
-    for metric in found.metrics.iter().filter(|one| one.role != "harm") {
+    for metric in found.metrics.iter().filter(|one| DATED.contains(&one.role)) {
         for one in metric.comparisons.iter().filter(|one| one.significant) {
             reached.push(Milestone {
                 metric: metric.metric.clone(),

@@ -12,15 +12,19 @@ mod report;
 mod soundness;
 
 pub use collected::{
-    ArmSums, Collected, FeedbackSums, Milestone, ModelSeen, Parameters, Phase, PhaseArm,
+    ArmLatencies, ArmSums, Collected, FeedbackSums, Milestone, ModelSeen, Parameters, Phase,
+    PhaseArm,
 };
 pub use compare::results;
 pub use design::{ArmPlan, Design, Measured, Rules, is_key};
 pub use metric::Metric;
 pub use report::{
-    ArmResult, Comparison, Harm, MetricResult, ParametersUsed, Progress, Results, Side, Watermark,
+    ArmResult, Belief, Comparison, Harm, MetricResult, ParametersUsed, Progress, Results, Side,
+    Watermark,
 };
 pub use soundness::{Checked, FeedbackBalance, Losses, PhaseBalance, Soundness};
 
+#[cfg(test)]
+mod peeking;
 #[cfg(test)]
 mod tests;

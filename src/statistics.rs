@@ -24,7 +24,7 @@ mod analysis;
 mod estimate;
 mod lift;
 #[cfg(test)]
-mod nulls;
+pub(crate) mod nulls;
 mod phases;
 mod sequence;
 mod special;
@@ -134,4 +134,4 @@ fn real(count: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

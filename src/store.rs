@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::catalog::definitions::Definitions;
 use crate::config::Retention;
 use crate::execution::Execution;
-use crate::results::Collected;
+use crate::results::{ArmLatencies, Collected};
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::telling::without_values;
 use audit::{AuditQuery, Chained, Head};
@@ -225,6 +225,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What was counted of an experiment.
     async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError>;
+
+    /// How long the latest calls of an experiment took that count, at most `limit` of all arms together.
+    async fn latencies(
+        &self,
+        experiment: Uuid,
+        limit: u32,
+    ) -> Result<Vec<ArmLatencies>, StoreError>;
 
     /// Keeps what an experiment has shown, unless its one look was taken before.
     async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError>;

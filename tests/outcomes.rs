@@ -45,7 +45,7 @@ impl Setting<'_> {
         }
     }
 
-    async fn phase(&self, number: u32, mode: &str, started_at: &str) {
+    pub async fn phase(&self, number: u32, mode: &str, started_at: &str) {
         self.execute(&format!(
             "update ab_test_phases set ended_at = '{started_at}'
               where experiment_id = '{EXPERIMENT}' and ended_at is null;

@@ -1,5 +1,7 @@
 //! What an experiment has shown, asked for through the admin API while calls and feedback come in.
 
+use std::collections::{BTreeMap, HashMap};
+
 use chaperone::analyst;
 use chaperone::catalog::definitions::{ExperimentDefinition, Status};
 use chaperone::execution::{Execution, Outcome};
@@ -82,7 +84,13 @@ async fn results_follow_the_calls_and_what_is_said_of_them() {
         assert_eq!((&one["difference"], &one["always_valid_p"]), (&json!(-1.0), &Value::Null));
         let names: Vec<&str> =
             results["metrics"].as_array().unwrap().iter().map(|one| one["metric"].as_str().unwrap()).collect();
-        assert_eq!(names, ["custom:helpful", "cost", "response_time", "cost_per_success", "success_rate", "blocked_rate"]);
+        assert_eq!(names, ["custom:helpful", "cost", "response_time", "cost_per_success", "success_rate", "blocked_rate",
+            "response_time_p50", "response_time_p95"]);
+        let median = &results["metrics"][6]["comparisons"][0];
+        for (side, count) in ["control", "variant"].iter().zip(arms) {
+            assert_eq!((&median[side]["n_units"], &median[side]["n_executions"]), (&json!(count), &json!(count)));
+            assert!(median[side]["estimate"].as_f64().unwrap() > 0.0, "{median}");
+        }
         assert_eq!(results["health"]["feedback"][0]["units"], json!([[arms[0], arms[0]], [arms[1], arms[1]]]));
         assert_eq!(results["progress"]["percent"], 10.0);
 
@@ -96,6 +104,62 @@ async fn results_follow_the_calls_and_what_is_said_of_them() {
         let new = reader.ask_with("GET", &path, None, &[("if-none-match", &tag)]).await;
         assert_eq!((new.status, &new.json()["results"]["arms"][0]["units"]), (200, &json!(arms[0])));
         assert_eq!(new.json()["winner_template_id"], Value::Null, "nobody promoted anything");
+    })
+    .await;
+}
+
+/// Calls that count, by phase, arm and unit; of a unit that moved, those in its first arm only.
+fn latencies(calls: &[Execution], second_phase: u32) -> BTreeMap<(u32, String), Vec<Vec<f64>>> {
+    let counts = |one: &&Execution| one.assignment_reason.as_deref() == Some("assigned");
+    let mut first_arms = HashMap::new();
+    let mut by_unit: BTreeMap<(u32, String), BTreeMap<String, Vec<f64>>> = BTreeMap::new();
+    for one in calls.iter().filter(counts) {
+        let (unit, arm) = (one.unit_key.clone().unwrap(), one.ab_test_group.clone().unwrap());
+        let first = first_arms.entry(unit.clone()).or_insert_with(|| arm.clone());
+        if *first == arm && !matches!(one.outcome, Outcome::Blocked | Outcome::Rejected) {
+            let phase = 1 + u32::from(one.created_at >= outcomes::at(second_phase.into()));
+            by_unit
+                .entry((phase, arm))
+                .or_default()
+                .entry(unit)
+                .or_default()
+                .push(one.execution_time_ms);
+        }
+    }
+    by_unit.into_iter().map(|(place, units)| (place, sorted(units.into_values()))).collect()
+}
+
+fn sorted(units: impl IntoIterator<Item = Vec<f64>>) -> Vec<Vec<f64>> {
+    let mut units: Vec<Vec<f64>> = units.into_iter().collect();
+    for unit in &mut units {
+        unit.sort_by(f64::total_cmp);
+    }
+    units.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    units
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latencies_are_those_of_the_calls_that_count() {
+    outcomes::everywhere("user", async |setting| {
+        let (store, kind) = (setting.store, setting.store.kind());
+        setting.phase(1, "start", "2026-11-20T00:00:00Z").await;
+        setting.phase(2, "min_move", "2026-11-20T00:05:00Z").await;
+        let calls = outcomes::calls(600, 70);
+        store.insert_executions(&calls).await.unwrap();
+        let read = async |limit| -> BTreeMap<(u32, String), Vec<Vec<f64>>> {
+            let found = store.latencies(outcomes::EXPERIMENT, limit).await.unwrap();
+            found.into_iter().map(|one| ((one.phase, one.arm), sorted(one.units))).collect()
+        };
+        let all = latencies(&calls, 300);
+        assert_eq!(all.len(), 4);
+        assert_eq!(read(10_000).await, all, "{kind}");
+        // The latest of all arms: what moved is left out of them.
+        let some = read(50).await;
+        let count: usize = some.values().flatten().map(Vec::len).sum();
+        assert!(
+            (30..50).contains(&count) && some.keys().all(|(phase, _)| *phase == 2),
+            "{kind} {count}"
+        );
     })
     .await;
 }

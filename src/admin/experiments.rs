@@ -19,7 +19,7 @@ use super::planning::{self, SizePlan};
 use super::problem::Problem;
 use super::templates::{after, next_cursor, tagged, unreadable};
 use super::write::{Made, Plan, etag, expect, row, shown};
-use crate::analyst;
+use crate::analyst::{self, Depth};
 use crate::catalog::check;
 use crate::catalog::definitions::{
     Definitions, Design, Exceptions, ExperimentDefinition, Status, TemplateDefinition,
@@ -66,6 +66,9 @@ pub(super) struct ExperimentBody {
     /// A name, or an object with a name and parameters.
     primary_metric: Option<Value>,
     secondary_metrics: Value,
+    /// What it has shown: by arm and, in `metrics`, by metric and variant (estimates, difference, interval, p,
+    /// lift; p50 and p95 of the response time), with `health` and `verdict`. In a list as it was last kept,
+    /// without the quantiles. docs/experiments-numbers.md says what each number means.
     results: Option<Value>,
     /// Set by `promote`, and by nothing else.
     winner_template_id: Option<Uuid>,
@@ -181,7 +184,7 @@ pub(super) async fn read(
     let mut row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
     let state = etag(&row);
     let losses = analyst::losses(&admin.ledger);
-    let tag = match analyst::study(admin.store.as_ref(), &row, losses).await {
+    let tag = match analyst::study(admin.store.as_ref(), &row, losses, Depth::Calls).await {
         Ok(study) => {
             row.columns.insert("results".to_owned(), study.results);
             row.columns.insert("statistical_significance".to_owned(), study.significance.into());

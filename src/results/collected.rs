@@ -22,6 +22,20 @@ pub struct Collected {
     pub reasons: BTreeMap<String, u64>,
     /// What was reached once and stays so.
     pub milestones: Vec<Milestone>,
+    /// Latencies of single calls, where they were asked for.
+    #[serde(default)]
+    pub latencies: Option<Vec<ArmLatencies>>,
+}
+
+/// Latencies of the latest calls of an arm in a phase; of units that were in another arm before, none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArmLatencies {
+    /// Of the executions.
+    pub phase: u32,
+    /// Of the executions.
+    pub arm: String,
+    /// In milliseconds, of the calls that reached Gemini: one list for each unit.
+    pub units: Vec<Vec<f64>>,
 }
 
 /// What the analysis holds to.
@@ -159,6 +173,13 @@ impl Collected {
     pub(super) fn counted(&self) -> impl Iterator<Item = &ArmSums> {
         let first = self.first_phase();
         self.sums.iter().filter(move |one| one.phase >= first)
+    }
+
+    /// Latencies that count, of an arm.
+    pub(super) fn sampled<'c>(&'c self, arm: &'c str) -> impl Iterator<Item = &'c ArmLatencies> {
+        let first = self.first_phase();
+        let all = self.latencies.iter().flatten();
+        all.filter(move |one| one.phase >= first && one.arm == arm)
     }
 
     /// The phases in which something was counted.

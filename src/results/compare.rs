@@ -8,12 +8,13 @@ use super::collected::{ArmSums, Collected};
 use super::design::{ArmPlan, Design, Measured};
 use super::metric::{Metric, count};
 use super::report::{
-    ArmResult, Comparison, Harm, MetricResult, ParametersUsed, Progress, Results, Side, Watermark,
+    ArmResult, Belief, Comparison, Harm, MetricResult, ParametersUsed, Progress, Results, Side,
+    Watermark,
 };
 use super::soundness::{self, Losses};
 use crate::statistics::multiple::{benjamini_hochberg, holm, significance};
 use crate::statistics::plan::Plan;
-use crate::statistics::proportion::{self, Proportions};
+use crate::statistics::proportion::{self, Proportions, Test};
 use crate::statistics::verdict::{Contrast, Evidence, Reading, Verdict, verdict};
 use crate::statistics::{
     self, Alpha, Analysis, Better, Counts, Interval, NoAnswer, Scale, Sequence, TARGET_UNITS,
@@ -22,6 +23,8 @@ use crate::statistics::{
 
 /// What a plan wants to be sure of.
 const POWER: f64 = 0.8;
+/// Quantiles of the response time that are compared, in percent: the median, and what the slow calls take.
+const QUANTILES: [u8; 2] = [50, 95];
 const SECONDS_PER_HOUR: f64 = 3600.0;
 const SEALED: &str = "the analysis is fixed: it is read once, at its end or its size";
 
@@ -31,6 +34,7 @@ enum Role {
     Primary,
     Secondary,
     Harm,
+    Exploratory,
 }
 
 /// A comparison, and what the verdict takes of it.
@@ -59,6 +63,11 @@ pub fn results(design: &Design, collected: &Collected, now: Timestamp, losses: L
             harm = Some(study.harm(&one.shown.arm, &measured.metric.name(), now));
         }
         metrics.push(study.metric(&measured, Role::Harm, &compared));
+    }
+    for percent in QUANTILES.into_iter().filter(|_| collected.latencies.is_some()) {
+        let measured = Measured::plain(Metric::ResponseTimeQuantile { percent });
+        let compared = study.compare(&measured, Role::Exploratory);
+        metrics.push(study.metric(&measured, Role::Exploratory, &compared));
     }
     let harm_stopped = harm.as_ref().is_some_and(|one| one.stops);
     let verdict = study.verdict(&primary, worst, harm_stopped);
@@ -133,7 +142,7 @@ impl<'s> Study<'s> {
         let variants = self.design.arms.len().saturating_sub(1);
         match role {
             Role::Primary => self.design.rules.alpha.split(variants),
-            Role::Secondary | Role::Harm => self.design.rules.alpha,
+            Role::Secondary | Role::Harm | Role::Exploratory => self.design.rules.alpha,
         }
     }
 
@@ -144,7 +153,7 @@ impl<'s> Study<'s> {
         let p_values: Vec<f64> = compared.iter().map(decisive).collect();
         let adjusted = match role {
             Role::Primary => holm(&p_values),
-            Role::Secondary => benjamini_hochberg(&p_values),
+            Role::Secondary | Role::Exploratory => benjamini_hochberg(&p_values),
             Role::Harm => p_values,
         };
         let hidden = self.reading == Reading::Sealed;
@@ -173,15 +182,15 @@ impl<'s> Study<'s> {
             let shown = Comparison { why_none: Some(why.to_string()), ..shown };
             return Compared { shown, contrast: None, harms: false };
         };
-        let executions =
-            [self.control().map_or(0, |arm| self.executions(&arm.key)), self.executions(&arm.key)];
+        let executions = |arm: &ArmPlan| measured.metric.executions(&arm.key, self.collected);
         let side = |estimate: statistics::Estimate, n_executions| Side {
             n_units: estimate.units,
             n_executions,
             estimate: estimate.value,
             se: estimate.variance.sqrt(),
+            interval: None,
         };
-        let [of_control, of_variant] = executions;
+        let (of_control, of_variant) = (self.control().map_or(0, executions), executions(arm));
         let shown = Comparison {
             control: Some(side(comparison.control(), of_control)),
             variant: Some(side(comparison.variant(), of_variant)),
@@ -203,7 +212,9 @@ impl<'s> Study<'s> {
     ) -> Compared {
         let (level, scale) = (self.level(role), measured.metric.scale());
         let once = Analysis::Fixed.answer(comparison, level, scale).ok();
-        let shares = self.shares(&measured.metric, &shown.arm, level);
+        let pair = self.shares(&measured.metric, &shown.arm);
+        let shares =
+            pair.and_then(|(control, variant)| proportion::compare(control, variant, level).ok());
         let p = shares.map(|one| one.p).or(once.map(|one| one.p));
         // Harm is looked for at every look, whatever the analysis.
         let analysis =
@@ -216,6 +227,8 @@ impl<'s> Study<'s> {
             && answer
                 .is_some_and(|one| one.harms(measured.better, self.design.rules.harm_tolerated));
         let sealed = self.reading == Reading::Sealed && role != Role::Harm;
+        let belief = pair.map(|(control, variant)| Belief::of(control, variant, measured.better));
+        let test = shares.map(|one| one.test.name());
         let shares = shares.filter(|_| matches!(analysis, Analysis::Fixed));
         let contrast = shares.as_ref().map(Contrast::from).or(answer.as_ref().map(Contrast::from));
         let lift_interval = match shares {
@@ -224,9 +237,18 @@ impl<'s> Study<'s> {
         };
         let ends = |one: Interval| [one.low, one.high];
         let significant = contrast.is_some_and(|one| one.p < level.share());
+        let around = |side: Option<Side>, arm: fn(&Proportions) -> Interval| {
+            let interval = shares.as_ref().map(arm).map(ends).filter(|_| !sealed);
+            side.map(|side| Side { interval, ..side })
+        };
         let shown = Comparison {
+            control: around(shown.control, |shares| shares.control),
+            variant: around(shown.variant, |shares| shares.variant),
             interval: contrast.map(|one| ends(one.interval)).filter(|_| !sealed),
+            interval_approximate: shares.is_some_and(|one| one.test == Test::FisherExact),
             p: p.filter(|_| !sealed),
+            test,
+            belief: belief.filter(|_| !sealed),
             lift: lift(comparison, scale),
             lift_interval: lift_interval.map(ends).filter(|_| !sealed),
             significant: significant && !sealed,
@@ -250,22 +272,15 @@ impl<'s> Study<'s> {
     }
 
     /// Two shares of one phase, where each request is a unit: they have tests of their own.
-    fn shares(&self, metric: &Metric, arm: &str, level: Alpha) -> Option<Proportions> {
+    fn shares(&self, metric: &Metric, arm: &str) -> Option<(Counts, Counts)> {
         let [phase] = self.phases.as_slice() else { return None };
         let control = self.control().and_then(|control| self.sums(*phase, &control.key));
-        let pair: Option<(Counts, Counts)> =
-            metric.counts(control?).zip(metric.counts(self.sums(*phase, arm)?));
-        let (control, variant) = pair.filter(|_| self.design.per_request)?;
-        proportion::compare(control, variant, level).ok()
+        let pair = metric.counts(control?).zip(metric.counts(self.sums(*phase, arm)?));
+        pair.filter(|_| self.design.per_request)
     }
 
     fn control(&self) -> Option<&'s ArmPlan> {
         self.design.arms.first()
-    }
-
-    fn executions(&self, arm: &str) -> u64 {
-        let of_arm = self.collected.counted().filter(|one| one.arm == arm);
-        of_arm.map(|one| one.executions).sum()
     }
 
     fn empty(&self, measured: &Measured, arm: &ArmPlan, left_out: Vec<u32>) -> Comparison {
@@ -277,7 +292,10 @@ impl<'s> Study<'s> {
             difference: None,
             se: None,
             interval: None,
+            interval_approximate: false,
             p: None,
+            test: None,
+            belief: None,
             always_valid_p: None,
             p_adjusted: None,
             lift: None,
@@ -292,13 +310,16 @@ impl<'s> Study<'s> {
     fn metric(&self, measured: &Measured, role: Role, compared: &[Compared]) -> MetricResult {
         let mut comparisons: Vec<Comparison> =
             compared.iter().map(|one| one.shown.clone()).collect();
-        for one in comparisons.iter_mut().filter(|one| one.significant) {
+        // Nothing dates what is read only when somebody asks.
+        let is_dated = role != Role::Exploratory;
+        for one in comparisons.iter_mut().filter(|one| one.significant && is_dated) {
             one.ever_significant_at.get_or_insert(self.now);
         }
         let (role, adjustment) = match role {
             Role::Primary => ("primary", "holm"),
             Role::Secondary => ("secondary", "benjamini_hochberg"),
             Role::Harm => ("harm", "none"),
+            Role::Exploratory => ("exploratory", "benjamini_hochberg"),
         };
         let is_share = matches!(measured.metric, Metric::SuccessRate | Metric::BlockedRate);
         let method = match (self.design.per_request && is_share, self.analysis) {

@@ -1,6 +1,7 @@
 //! What can be measured of an arm, and which sums each metric is made of.
 
 use super::collected::{ArmSums, Collected};
+use crate::statistics::quantile;
 use crate::statistics::{Better, Counts, Estimate, MeanSums, NoAnswer, RatioSums, Scale};
 
 /// A metric.
@@ -14,6 +15,11 @@ pub enum Metric {
     ResponseTime,
     /// The mean of that time, capped.
     ResponseTimeMean,
+    /// A quantile of that time over the latest calls.
+    ResponseTimeQuantile {
+        /// 50 for the median.
+        percent: u8,
+    },
     /// The mean cost of an execution, capped.
     Cost,
     /// The same money per success.
@@ -33,6 +39,7 @@ impl Metric {
             Self::BlockedRate => "blocked_rate".to_owned(),
             Self::ResponseTime => "response_time".to_owned(),
             Self::ResponseTimeMean => "response_time_mean".to_owned(),
+            Self::ResponseTimeQuantile { percent } => format!("response_time_p{percent}"),
             Self::Cost => "cost".to_owned(),
             Self::CostPerSuccess => "cost_per_success".to_owned(),
             Self::Custom { key } => format!("custom:{key}"),
@@ -51,6 +58,7 @@ impl Metric {
             Self::BlockedRate
             | Self::ResponseTime
             | Self::ResponseTimeMean
+            | Self::ResponseTimeQuantile { .. }
             | Self::Cost
             | Self::CostPerSuccess => Better::Lower,
         }
@@ -66,7 +74,7 @@ impl Metric {
         match self {
             Self::SuccessRate | Self::BlockedRate => "fraction",
             Self::ResponseTime => "ln_ms",
-            Self::ResponseTimeMean => "ms",
+            Self::ResponseTimeMean | Self::ResponseTimeQuantile { .. } => "ms",
             Self::Cost | Self::CostPerSuccess => "usd",
             Self::Custom { .. } => "value",
         }
@@ -77,6 +85,9 @@ impl Metric {
         match self {
             Self::SuccessRate | Self::BlockedRate => "ratio of sums, delta method over units",
             Self::ResponseTime => "mean of units' mean logarithms, Welch",
+            Self::ResponseTimeQuantile { .. } => {
+                "quantile of the latest calls, ranks by the delta method over units"
+            }
             Self::ResponseTimeMean | Self::Cost | Self::CostPerSuccess => {
                 "ratio of sums, capped, delta method over units"
             }
@@ -124,6 +135,11 @@ impl Metric {
                 sum_xd: arm.latency_ms_attempted,
             }
             .estimate(),
+            Self::ResponseTimeQuantile { percent } => {
+                let sample = collected.sampled(&arm.arm).find(|one| one.phase == arm.phase);
+                let units = sample.map_or(&[][..], |sample| &sample.units);
+                quantile::estimate(units, f64::from(*percent) / 100.0)
+            }
             Self::Cost => RatioSums {
                 units: arm.cost_units,
                 sum_d: count(arm.executions.saturating_sub(arm.unpriced)),
@@ -146,6 +162,15 @@ impl Metric {
         }
     }
 
+    /// The executions of an arm that its estimates are made of.
+    pub(super) fn executions(&self, arm: &str, collected: &Collected) -> u64 {
+        if let Self::ResponseTimeQuantile { .. } = self {
+            let calls = collected.sampled(arm).flat_map(|sample| &sample.units).map(Vec::len);
+            return calls.sum::<usize>() as u64;
+        }
+        collected.counted().filter(|one| one.arm == arm).map(|one| one.executions).sum()
+    }
+
     /// Successes of trials, where each request is a unit and the metric a share.
     pub(super) fn counts(&self, arm: &ArmSums) -> Option<Counts> {
         match self {
@@ -153,6 +178,7 @@ impl Metric {
             Self::BlockedRate => Counts::new(arm.blocked, arm.executions),
             Self::ResponseTime
             | Self::ResponseTimeMean
+            | Self::ResponseTimeQuantile { .. }
             | Self::Cost
             | Self::CostPerSuccess
             | Self::Custom { .. } => None,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::soundness::Soundness;
+use crate::statistics::{Better, Counts, bayes};
 
 /// Everything an experiment has shown so far.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,7 +20,8 @@ pub struct Results {
     pub progress: Progress,
     /// By arm, control first.
     pub arms: Vec<ArmResult>,
-    /// The primary metric first, then the secondary ones, then those that may only do no harm.
+    /// The primary metric first, then the secondary ones, then those that may only do no harm, then
+    /// quantiles where calls were read one by one.
     pub metrics: Vec<MetricResult>,
     /// Whether to believe it.
     pub health: Soundness,
@@ -114,7 +116,7 @@ pub struct ArmResult {
 pub struct MetricResult {
     /// Its name.
     pub metric: String,
-    /// `primary`, `secondary` (exploratory) or `harm`.
+    /// `primary`, `secondary`, `harm`, or `exploratory`: quantiles, read when somebody asks and never dated.
     pub role: &'static str,
     /// Of estimates and differences.
     pub unit: &'static str,
@@ -143,8 +145,14 @@ pub struct Comparison {
     pub se: Option<f64>,
     /// What is not ruled out for the difference.
     pub interval: Option<[f64; 2]>,
+    /// Whether `interval` may disagree with `p`: beside Fisher's exact test.
+    pub interval_approximate: bool,
     /// Of one look at the end; null while a fixed analysis is sealed.
     pub p: Option<f64>,
+    /// What gave `p` where each request is a unit and the metric a share: `pooled_z` or `fisher_exact`.
+    pub test: Option<&'static str>,
+    /// The same by Bayes, where there is such a `test`.
+    pub belief: Option<Belief>,
     /// Of looking at any time.
     pub always_valid_p: Option<f64>,
     /// The one of them that decides, adjusted for the comparisons that are read together.
@@ -174,6 +182,29 @@ pub struct Side {
     pub estimate: f64,
     /// Its standard error.
     pub se: f64,
+    /// Wilson's, where the difference has Newcombe's.
+    pub interval: Option<[f64; 2]>,
+}
+
+/// What two shares make one believe whose prior is uniform. To be read beside the test and not to stop by.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Belief {
+    /// How probably the variant is better.
+    pub variant_better: f64,
+    /// How much of the share is lost on average by choosing the variant.
+    pub expected_loss: f64,
+}
+
+impl Belief {
+    /// Of two shares of which the higher or the lower one is better.
+    pub(super) fn of(control: Counts, variant: Counts, better: Better) -> Self {
+        // Where less is better, control's share is the one that has to be the larger.
+        let belief = match better {
+            Better::Higher => bayes::compare(control, variant),
+            Better::Lower => bayes::compare(variant, control),
+        };
+        Self { variant_better: belief.variant_better, expected_loss: belief.expected_loss }
+    }
 }
 
 /// Harm that was seen.

@@ -3,9 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ArmPlan, ArmSums, Collected, Comparison, Design, FeedbackSums, Losses, Measured, Metric,
-    MetricResult, Milestone, ModelSeen, Phase, PhaseArm, Results, Rules, results,
+    ArmLatencies, ArmPlan, ArmSums, Collected, Comparison, Design, FeedbackSums, Losses, Measured,
+    Metric, MetricResult, Milestone, ModelSeen, Phase, PhaseArm, Results, Rules, results,
 };
+use crate::statistics::MeanSums;
+use crate::statistics::tests::clustered;
 
 fn start() -> Timestamp {
     "2026-11-01T00:00:00Z".parse().unwrap()
@@ -113,7 +115,16 @@ fn clustered_success() {
 /// Section 7.10: two proportions, where each request is a unit.
 #[test]
 fn two_shares_of_requests() {
-    let collected = of([calls(1, "control", 440, 500), calls(1, "variant_a", 462, 500)]);
+    // All that does not succeed is blocked.
+    let collected = of([("control", 440), ("variant_a", 462)].map(|(arm, successes)| {
+        let blocked = f64::from(500 - successes);
+        ArmSums {
+            blocked: u64::from(500 - successes),
+            blocked_sq: blocked,
+            blocked_executions: blocked,
+            ..calls(1, arm, successes, 500)
+        }
+    }));
     let per_request = Design { per_request: true, ..design(&["control", "variant_a"]) };
     let found = read(&fixed(per_request.clone()), &collected);
     let one = primary(&found);
@@ -125,10 +136,132 @@ fn two_shares_of_requests() {
     near(Some(most), 0.093_926_0, 1e-7);
     assert_eq!((found.verdict, found.better_arm.as_deref()), ("variant_better", Some("variant_a")));
     near(found.statistical_significance, 0.9807, 1e-9);
+    assert_eq!((one.test, one.interval_approximate), (Some("pooled_z"), false));
+    let belief = one.belief.unwrap();
+    near(Some(belief.variant_better), 0.990_262_3, 5e-8);
+    near(Some(belief.expected_loss), 6.239_435e-5, 5e-12);
+    // Wilson's, by statsmodels 0.15.0.
+    let [low, high] = one.control.and_then(|side| side.interval).unwrap();
+    near(Some(low), 0.848_580_401_375_589_4, 1e-12);
+    near(Some(high), 0.905_625_099_873_630_9, 1e-12);
+    // What is better by being lower is believed in the other way round.
+    let fewer_blocks = metric(&found, "harm", "blocked_rate").comparisons[0].belief.unwrap();
+    near(Some(fewer_blocks.variant_better), 0.990_262_3, 5e-8);
+    near(Some(fewer_blocks.expected_loss), 6.239_435e-5, 5e-12);
     // Looked at any number of times, the same data say less.
     let open = read(&per_request, &collected);
     assert!(!primary(&open).significant && open.verdict == "running");
     assert!(primary(&open).always_valid_p.unwrap() > 0.05);
+}
+
+/// Section 7.10: few requests.
+#[test]
+fn few_requests_are_tested_exactly() {
+    let collected = of([calls(1, "control", 7, 12), calls(1, "variant_a", 12, 12)]);
+    let per_request = Design { per_request: true, ..design(&["control", "variant_a"]) };
+    let found = read(&fixed(per_request), &collected);
+    let one = primary(&found);
+    near(one.p, 0.037_267_1, 5e-8);
+    assert_eq!((one.test, one.interval_approximate), (Some("fisher_exact"), true));
+}
+
+/// One number of each unit, with this mean and deviation among them.
+fn means(arm: &str, units: u64, mean: f64, deviation: f64) -> FeedbackSums {
+    let sums = MeanSums::of(units, mean, deviation);
+    FeedbackSums {
+        phase: 1,
+        arm: arm.to_owned(),
+        key: "score".to_owned(),
+        units,
+        count: units,
+        mean_sum: sums.sum_x,
+        mean_sq_sum: sums.sum_x2,
+    }
+}
+
+fn scored(feedback: [FeedbackSums; 2]) -> (Design, Collected) {
+    let score = Measured::plain(Metric::Custom { key: "score".to_owned() });
+    let plan = Design { primary: score, ..design(&["control", "variant_a"]) };
+    let sums = of([calls(1, "control", 1, 1), calls(1, "variant_a", 1, 1)]);
+    (plan, Collected { feedback: feedback.into(), ..sums })
+}
+
+/// Section 7.10: Welch, with Fieller's lift.
+#[test]
+fn means_of_units() {
+    let (plan, collected) =
+        scored([means("control", 800, 410.0, 250.0), means("variant_a", 820, 385.0, 240.0)]);
+    let found = read(&fixed(plan), &collected);
+    let one = primary(&found);
+    near(one.difference.zip(one.se).map(|(gap, se)| gap / se), -2.052_431, 5e-7);
+    near(one.p, 0.040_289_0, 5e-8);
+    let ([low, high], [least, most]) = (one.interval.unwrap(), one.lift_interval.unwrap());
+    near(Some(low), -48.891_638, 5e-7);
+    near(Some(high), -1.108_362, 5e-7);
+    near(Some(least), -0.115_798_4, 5e-8);
+    near(Some(most), -0.002_788_8, 5e-8);
+}
+
+/// Section 7.10: the confidence sequence, after 4 000 units in all of 5 000.
+#[test]
+fn a_sequence_of_looks() {
+    // So that each arm's variance is half of 0.006².
+    let deviation = 0.006 * f64::sqrt(1000.0);
+    let (plan, collected) = scored([
+        means("control", 2000, 0.95, deviation),
+        means("variant_a", 2000, 0.93, deviation),
+    ]);
+    let found = read(&Design { target_units: Some(5000), ..plan }, &collected);
+    let one = primary(&found);
+    let [low, high] = one.interval.unwrap();
+    near(Some(0.5 * (high - low)), 0.018_242_2, 5e-8);
+    near(one.always_valid_p, 0.022_319_2, 5e-8);
+    assert!(one.significant);
+}
+
+/// The same steps in numpy 2, as beside the engine; their difference by hand.
+#[test]
+fn quantiles_of_the_response_time() {
+    let sampled =
+        |arm: &str, seed| ArmLatencies { phase: 1, arm: arm.to_owned(), units: clustered(seed) };
+    let counted = of([calls(1, "control", 900, 1000), calls(1, "variant_a", 900, 1000)]);
+    let plan = fixed(design(&["control", "variant_a"]));
+    assert!(read(&plan, &counted).metrics.iter().all(|one| one.role != "exploratory"));
+    let sample = vec![sampled("control", 1), sampled("variant_a", 7)];
+    let calls: Vec<u64> =
+        sample.iter().map(|arm| arm.units.iter().map(Vec::len).sum::<usize>() as u64).collect();
+    let found = read(&plan, &Collected { latencies: Some(sample), ..counted.clone() });
+    let median = metric(&found, "exploratory", "response_time_p50");
+    assert_eq!(
+        (median.unit, median.better, median.adjustment),
+        ("ms", "lower", "benjamini_hochberg")
+    );
+    let one = &median.comparisons[0];
+    near(one.control.map(|side| side.estimate), 359.0, 1e-9);
+    near(one.variant.map(|side| side.estimate), 355.0, 1e-9);
+    near(one.se, 11.224_696_052_342_386_f64.hypot(13.265_549_880_041_004), 1e-9);
+    let reach = 1.959_963_984_540_054 * one.se.unwrap();
+    let [low, high] = one.interval.unwrap();
+    near(Some(low), -4.0 - reach, 1e-9);
+    near(Some(high), -4.0 + reach, 1e-9);
+    let side = |side: Option<super::Side>| side.map(|side| (side.n_units, side.n_executions));
+    assert_eq!(side(one.control), Some((200, calls[0])));
+    assert_eq!(side(one.variant), Some((200, calls[1])));
+    assert_eq!(one.ever_significant_at, None);
+    near(
+        metric(&found, "exploratory", "response_time_p95").comparisons[0]
+            .control
+            .map(|side| side.estimate),
+        589.0,
+        1e-9,
+    );
+    // A call or none: said, and not made up.
+    let none = read(&plan, &Collected { latencies: Some(Vec::new()), ..counted });
+    let none = &metric(&none, "exploratory", "response_time_p95").comparisons[0];
+    assert_eq!(
+        (none.difference, none.why_none.as_deref()),
+        (None, Some("an arm has too few units"))
+    );
 }
 
 /// Section 7.7: better in each phase, worse when pooled.
@@ -264,6 +397,16 @@ fn what_is_not_sound_is_said() {
     let found = read(&plan, &uneven);
     near(found.health.sample_ratio[0].chi_square_p, 0.000_406_95, 1e-8);
     assert_eq!((found.verdict, found.health.status), ("invalid", "invalid"));
+    let arms = [("control", 50_000), ("variant_a", 30_000), ("variant_b", 20_000)];
+    let arms = arms.map(|(key, weight)| ArmPlan { key: key.to_owned(), template_id: None, weight });
+    let three = of([
+        calls(1, "control", 5000, 5150),
+        calls(1, "variant_a", 2800, 2890),
+        calls(1, "variant_b", 1900, 1960),
+    ]);
+    let three = read(&Design { arms: arms.into(), ..plan.clone() }, &three).health;
+    near(three.sample_ratio[0].chi_square_p, 0.009_403_56, 5e-9);
+    assert_eq!((three.sample_ratio[0].status, three.status), ("warning", "warning"));
     // By the weights of the phase, not those of today; and where history decides, not at all.
     let arm = |key: &str, weight| PhaseArm { key: key.to_owned(), weight_millipercent: weight };
     let phase = |mode: &str| Phase {

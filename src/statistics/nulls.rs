@@ -170,7 +170,7 @@ impl Chance {
 
     /// Evenly between 0 and 1, both excluded.
     #[expect(clippy::cast_precision_loss, reason = "52 bits fit")]
-    fn share(&mut self) -> f64 {
+    pub(crate) fn share(&mut self) -> f64 {
         ((self.bits() >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
     }
 

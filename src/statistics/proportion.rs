@@ -21,6 +21,16 @@ pub enum Test {
     FisherExact,
 }
 
+impl Test {
+    /// The word in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PooledZ(_) => "pooled_z",
+            Self::FisherExact => "fisher_exact",
+        }
+    }
+}
+
 /// Two shares compared. The decision comes from `p`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Proportions {

@@ -51,25 +51,7 @@ fn at_rank(sorted: &[f64], rank: f64) -> Option<f64> {
 mod tests {
     use super::estimate;
     use crate::statistics::NoAnswer;
-    use crate::statistics::tests::assert_near;
-
-    /// Values by a congruence, three to seven per unit, units of their own level.
-    fn units(seed: u64) -> Vec<Vec<f64>> {
-        let mut state = seed;
-        let mut next = || {
-            state = (state * 16_807) % 2_147_483_647;
-            state
-        };
-        (0..200)
-            .map(|_| {
-                let level = f64::from(u32::try_from(next() % 400).unwrap());
-                let count = 3 + next() % 5;
-                (0..count)
-                    .map(|_| level + f64::from(u32::try_from(next() % 300).unwrap()))
-                    .collect()
-            })
-            .collect()
-    }
+    use crate::statistics::tests::{assert_near, clustered};
 
     /// The same steps in numpy 2 with `cov(ddof=1)`. Without users, the median's ranks would reach
     /// 31 to either side instead of 53.
@@ -80,7 +62,7 @@ mod tests {
             (1, 0.95, 589.0, 11.224_696_052_342_386),
             (7, 0.5, 355.0, 13.265_549_880_041_004),
         ] {
-            let estimate = estimate(&units(seed), q).unwrap();
+            let estimate = estimate(&clustered(seed), q).unwrap();
             assert_near(estimate.value, value, 1e-12);
             assert_near(estimate.variance.sqrt(), se, 1e-12);
             assert_eq!(estimate.units, 200);

@@ -75,6 +75,9 @@ mod tests {
         assert_near(0.5 * (interval.high - interval.low), 0.018_242_2, 5e-6);
         assert_near(sequence.p(&one).unwrap(), 0.022_319_2, 5e-6);
         assert!(!interval.contains(0.0));
+        // Section 7.4: the price of looking at any time, where it is least.
+        let wider = sequence.critical(5000, ALPHA) / 1.959_963_984_540_054;
+        assert!((wider - 1.55).abs() < 0.005, "{wider}");
     }
 
     #[test]

@@ -40,6 +40,22 @@ pub(super) fn comparison_of(units: u64, control: (f64, f64), variant: (f64, f64)
     Comparison::new(of(control), of(variant)).unwrap()
 }
 
+/// Values by a congruence, three to seven per unit, units of their own level.
+pub(crate) fn clustered(seed: u64) -> Vec<Vec<f64>> {
+    let mut state = seed;
+    let mut next = || {
+        state = (state * 16_807) % 2_147_483_647;
+        state
+    };
+    (0..200)
+        .map(|_| {
+            let level = f64::from(u32::try_from(next() % 400).unwrap());
+            let count = 3 + next() % 5;
+            (0..count).map(|_| level + f64::from(u32::try_from(next() % 300).unwrap())).collect()
+        })
+        .collect()
+}
+
 fn between(control: Result<Estimate, NoAnswer>, variant: Result<Estimate, NoAnswer>) -> Comparison {
     Comparison::new(control.unwrap(), variant.unwrap()).unwrap()
 }

@@ -42,7 +42,7 @@ use super::{
     Store, StoreError, Table, Tidied, tls,
 };
 use crate::config::Retention;
-use crate::results::Collected;
+use crate::results::{ArmLatencies, Collected};
 use crate::words::ids::{ExperimentId, Tenant};
 use crate::words::secret::Secret;
 use refused::{from_driver, is_stale};
@@ -410,6 +410,14 @@ impl Store for Postgres {
 
     async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError> {
         self.collect(experiment).await
+    }
+
+    async fn latencies(
+        &self,
+        experiment: Uuid,
+        limit: u32,
+    ) -> Result<Vec<ArmLatencies>, StoreError> {
+        self.sample(experiment, limit).await
     }
 
     async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError> {

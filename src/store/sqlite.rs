@@ -35,7 +35,7 @@ use super::{
     RowQuery, Store, StoreError, Table, Tidied,
 };
 use crate::config::Retention;
-use crate::results::Collected;
+use crate::results::{ArmLatencies, Collected};
 use crate::words::ids::{ExperimentId, Tenant};
 
 /// The outbox writes to the same file.
@@ -312,6 +312,14 @@ impl Store for Sqlite {
 
     async fn collected(&self, experiment: Uuid) -> Result<Collected, StoreError> {
         Self::on(&self.reader, move |connection| outcomes::collect(connection, experiment)).await
+    }
+
+    async fn latencies(
+        &self,
+        experiment: Uuid,
+        limit: u32,
+    ) -> Result<Vec<ArmLatencies>, StoreError> {
+        Self::on(&self.reader, move |one| outcomes::sample(one, experiment, limit)).await
     }
 
     async fn keep_results(&self, kept: &Kept) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::{ADMIN_DEADLINE, Param, Postgres, from_driver, sql};
-use crate::results::Collected;
+use crate::results::{ArmLatencies, Collected};
 use crate::store::outcomes::{Exposure, Feedback, Heard, Kept};
 use crate::store::{Row, StoreError};
 
@@ -79,6 +79,32 @@ const COLLECTED: &str = "
             select metric, arm, kind, p, at
               from ab_test_milestones where experiment_id = $1) one))::text";
 
+/// The calls first, by the index on experiment and time: what they belong to is looked up for these only.
+const LATENCIES: &str = "
+    with call as materialized (
+        select created_at, ab_test_group as arm, unit_key, execution_time_ms as ms
+          from prompt_executions
+         where ab_test_experiment_id = $1 and ab_test_group is not null and unit_key is not null
+           and coalesce(assignment_reason, 'assigned') not in ('forced', 'left', 'paused', 'excluded')
+           and outcome not in ('blocked', 'rejected')
+         order by created_at desc
+         limit $2
+    ), unit as (
+        select phase, arm, unit_key, json_agg(ms) as ms
+          from call, lateral (
+            select coalesce(max(phase), 1) as phase from ab_test_phases
+             where experiment_id = $1 and started_at <= call.created_at) placed
+         group by phase, arm, unit_key
+    )
+    select json_build_object('phase', phase, 'arm', arm, 'units', json_agg(ms))::text
+      from unit
+     where not exists (
+            select from ab_test_units u
+             where u.experiment_id = $1 and u.phase = unit.phase and u.arm = unit.arm
+               and u.unit_key = unit.unit_key and u.crossed)
+     group by phase, arm
+     order by phase, arm";
+
 const KEEP: &str = "
     with told as (
         insert into ab_test_milestones (experiment_id, metric, arm, kind, p, at)
@@ -144,6 +170,16 @@ impl Postgres {
     pub(super) async fn collect(&self, experiment: Uuid) -> Result<Collected, StoreError> {
         let texts = self.texts(COLLECTED, &[(&experiment, Type::UUID)]).await?;
         Ok(crate::store::counted(&texts)?.pop().unwrap_or_default())
+    }
+
+    pub(super) async fn sample(
+        &self,
+        experiment: Uuid,
+        limit: u32,
+    ) -> Result<Vec<ArmLatencies>, StoreError> {
+        let limit = i64::from(limit);
+        let params: [Param<'_>; 2] = [(&experiment, Type::UUID), (&limit, Type::INT8)];
+        crate::store::counted(&self.texts(LATENCIES, &params).await?)
     }
 
     pub(super) async fn keep(&self, kept: &Kept) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use uuid::Uuid;
 
 use super::{from_driver, texts};
-use crate::results::{Collected, Milestone};
+use crate::results::{ArmLatencies, Collected, Milestone};
 use crate::store::outcomes::{Exposure, Feedback, Heard, Kept};
 use crate::store::{StoreError, counted};
 
@@ -88,6 +88,33 @@ const PUT_MILESTONE: &str = "
     insert or ignore into ab_test_milestones (experiment_id, metric, arm, kind, p, at)
     values (?1, ?2, ?3, ?4, ?5, ?6)";
 
+const LATENCIES: &str = "
+    with call as materialized (
+        select created_at, ab_test_group as arm, unit_key, execution_time_ms as ms
+          from prompt_executions
+         where ab_test_experiment_id = ?1 and ab_test_group is not null and unit_key is not null
+           and coalesce(assignment_reason, 'assigned') not in ('forced', 'left', 'paused', 'excluded')
+           and outcome not in ('blocked', 'rejected')
+         order by created_at desc
+         limit ?2
+    ), unit as (
+        select phase, arm, unit_key, json_group_array(ms) as ms
+          from (select (select coalesce(max(phase), 1) from ab_test_phases p
+                         where p.experiment_id = ?1
+                           and rtrim(p.started_at, 'Z') <= rtrim(call.created_at, 'Z')) as phase,
+                       arm, unit_key, ms
+                  from call)
+         group by phase, arm, unit_key
+    )
+    select json_object('phase', phase, 'arm', arm, 'units', json_group_array(json(ms)))
+      from unit
+     where not exists (
+            select 1 from ab_test_units u
+             where u.experiment_id = ?1 and u.phase = unit.phase and u.arm = unit.arm
+               and u.unit_key = unit.unit_key and u.crossed)
+     group by phase, arm
+     order by phase, arm";
+
 const KEEP: &str = "
     update ab_test_experiments set results = ?2, statistical_significance = ?3
      where id = ?1
@@ -160,6 +187,15 @@ fn decide(transaction: &Transaction<'_>, feedback: &Feedback) -> rusqlite::Resul
 pub(super) fn collect(connection: &Connection, experiment: Uuid) -> Result<Collected, StoreError> {
     let rows = texts(connection, COLLECTED, [experiment.to_string()]);
     Ok(counted(&rows.map_err(|error| from_driver(&error))?)?.pop().unwrap_or_default())
+}
+
+pub(super) fn sample(
+    connection: &Connection,
+    experiment: Uuid,
+    limit: u32,
+) -> Result<Vec<ArmLatencies>, StoreError> {
+    let rows = texts(connection, LATENCIES, params![experiment.to_string(), limit]);
+    counted(&rows.map_err(|error| from_driver(&error))?)
 }
 
 pub(super) fn keep(connection: &mut Connection, kept: &Kept) -> rusqlite::Result<()> {
