@@ -134,6 +134,9 @@ impl App {
 
     /// Serves until `stop` resolves, then drains. A second `stop` aborts what is left.
     pub async fn run<S: Future<Output = ()>>(self, stop: impl Fn() -> S) -> anyhow::Result<()> {
+        if self.proxy.key.is_some() && !self.settings.data.listen.ip().is_loopback() {
+            events::key_for_everyone(&self.settings.data.listen.to_string());
+        }
         let addresses = (self.data_address()?.to_string(), self.control_address()?.to_string());
         events::listening(&addresses.0, &addresses.1, &self.settings.upstream.url);
         let mut running = self.start();

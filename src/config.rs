@@ -5,6 +5,7 @@
 //! its key, what is wrong and what is allowed.
 
 mod export;
+mod key;
 mod reader;
 mod retention;
 mod routes;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use export::{Collector, Export, JsonLinesTo};
+pub use key::{ApiKey, CallerKeys, KeySource};
 pub use reader::Mistake;
 pub use retention::{PartitionBy, Retention};
 pub use routes::{RouteRule, VariableSource};

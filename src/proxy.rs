@@ -12,6 +12,7 @@ mod headers;
 mod identify;
 mod inspect;
 mod kept;
+mod key;
 mod live;
 mod pipeline;
 mod refusal;
@@ -22,6 +23,7 @@ mod select;
 mod texts;
 mod vault;
 
+pub use key::{BadKey, Key};
 pub use reply::{BodyError, Reply, ReplyBody};
 
 use std::collections::BTreeMap;
@@ -46,6 +48,8 @@ pub struct Proxy {
     pub catalog: Arc<Current>,
     /// Where calls go.
     pub upstream: Upstream,
+    /// The key that calls go out with; `None`: their callers'.
+    pub key: Option<Key>,
     /// Where executions go.
     pub recorder: Recorder,
     /// What tokens cost.

@@ -28,6 +28,7 @@ mod fuzz;
 mod guardrails;
 mod harness;
 mod hygiene;
+mod keys;
 mod lifecycle;
 mod outcomes;
 mod process;

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::listen;
 use crate::outbox::Recorder;
 use crate::price::Prices;
-use crate::proxy::{Proxy, Rules};
+use crate::proxy::{Key, Proxy, Rules};
 use crate::store::snapshot::Snapshot;
 use crate::store::sources::Sources;
 use crate::store::{self, Postgres, Sqlite, Store};
@@ -147,6 +147,7 @@ pub fn check(settings: &Settings) -> Vec<anyhow::Error> {
     keep(file_catalog(settings).map(drop).context("catalog.config_dir"));
     keep(prices(&settings.catalog.config_dir).map(drop));
     keep(upstream(settings).map(drop));
+    keep(key(settings).map(drop));
     if let Some(json) = &settings.catalog.environment_json {
         let compiled = Definitions::from_json(json).and_then(|definitions| {
             Catalog::compile(definitions, Source::Environment, 1, clock::now())
@@ -192,6 +193,7 @@ pub(super) fn proxy(
     Ok(Proxy {
         catalog,
         upstream: upstream(settings)?,
+        key: key(settings)?,
         recorder,
         prices: Arc::new(prices(&settings.catalog.config_dir)?),
         streams: Arc::new(Semaphore::new(settings.limits.streams_max)),
@@ -208,6 +210,10 @@ pub(super) fn proxy(
             speaks_tls: settings.data.tls.is_some(),
         },
     })
+}
+
+fn key(settings: &Settings) -> anyhow::Result<Option<Key>> {
+    Ok(settings.upstream.api_key.as_ref().map(Key::open).transpose()?)
 }
 
 fn prices(config_dir: &Path) -> anyhow::Result<Prices> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Environment;
 use super::export::{self, Export};
+use super::key::{self, ApiKey};
 use super::reader::{Mistake, Reader};
 use super::retention::{self, Retention};
 use super::routes::RouteRule;
@@ -85,6 +86,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Trusted instead of the system's roots.
     pub ca_file: Option<PathBuf>,
+    /// What calls go out with; `None`: with their callers' keys.
+    pub api_key: Option<ApiKey>,
 }
 
 /// Bounds of the data plane.
@@ -345,6 +348,7 @@ fn upstream(reader: &mut Reader) -> Upstream {
         response_head_timeout: reader.millis("upstream", "response_head_timeout_ms", 600_000),
         idle_timeout: reader.millis("upstream", "idle_timeout_ms", 1_200_000),
         ca_file: reader.path("upstream", "ca_file"),
+        api_key: key::read(reader),
     }
 }
 

@@ -35,7 +35,10 @@ pub(super) async fn forward(
     cleared: Cleared,
     exchange: &mut Exchange,
 ) -> Result<Answered, Refusal> {
-    let outgoing = cleared.into_outgoing();
+    let mut outgoing = cleared.into_outgoing();
+    if let Some(key) = &proxy.key {
+        key.put(&outgoing.path, &mut outgoing.query, &mut outgoing.headers)?;
+    }
     let target = proxy
         .upstream
         .target(&outgoing.path, outgoing.query.as_deref())

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     MethodNotAllowed,
     /// An upgrade to another protocol.
     NotSupported,
+    /// A key beside the proxy's own.
+    CallerKey,
     /// The body stalled.
     BodyTimeout,
     /// The body broke off.
@@ -119,6 +121,7 @@ impl Kind {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest
+            | Self::CallerKey
             | Self::BodyBroken
             | Self::Malformed
             | Self::Variables
@@ -178,6 +181,7 @@ impl Kind {
             Self::BadRequest => "bad_request",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotSupported => "not_supported",
+            Self::CallerKey => "caller_key",
             Self::BodyTimeout => "body_timeout",
             Self::BodyBroken => "body_broken",
             Self::TooLarge => "too_large",
@@ -201,6 +205,7 @@ impl Kind {
             Self::BadRequest => "the head of the request is not acceptable",
             Self::MethodNotAllowed => "the method is not served",
             Self::NotSupported => "the protocol is not served",
+            Self::CallerKey => "the caller sent a key beside the proxy's own",
             Self::BodyTimeout => "the body did not arrive in time",
             Self::BodyBroken => "the body broke off",
             Self::TooLarge => "the body is too large",
@@ -229,6 +234,7 @@ impl Kind {
             Self::BadRequest
             | Self::MethodNotAllowed
             | Self::NotSupported
+            | Self::CallerKey
             | Self::TooLarge
             | Self::Malformed
             | Self::NotFound
@@ -253,6 +259,7 @@ mod tests {
             (Kind::BadRequest, 400, "INVALID_ARGUMENT"),
             (Kind::MethodNotAllowed, 405, "UNIMPLEMENTED"),
             (Kind::NotSupported, 501, "UNIMPLEMENTED"),
+            (Kind::CallerKey, 400, "INVALID_ARGUMENT"),
             (Kind::BodyTimeout, 408, "DEADLINE_EXCEEDED"),
             (Kind::BodyBroken, 400, "INVALID_ARGUMENT"),
             (Kind::TooLarge, 413, "INVALID_ARGUMENT"),

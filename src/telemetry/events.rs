@@ -132,6 +132,19 @@ pub fn export_failed(sink: &str, why: &str) {
     );
 }
 
+/// Calls go on with the key as it was.
+pub fn key_unreadable(file: &str, why: &str) {
+    warn!(file, why, "upstream.api_key_file cannot be read again; the last key stays in use");
+}
+
+/// Whoever reaches the data plane spends the operator's money.
+pub fn key_for_everyone(listen: &str) {
+    warn!(
+        data.listen = listen,
+        "calls go out with a key of the proxy, and more than this machine can make them"
+    );
+}
+
 /// The store stopped taking executions.
 pub fn store_lost(why: &str) {
     warn!(why, "the store takes no executions; they wait in the outbox");
