@@ -24,6 +24,7 @@ mod erasure;
 mod experiments;
 mod export;
 mod faults;
+mod fidelity;
 mod fuzz;
 mod guardrails;
 mod harness;
