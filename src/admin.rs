@@ -15,6 +15,7 @@ mod erasure;
 mod executions;
 mod experiments;
 mod feedback;
+mod groups;
 mod guardrails;
 mod health;
 mod json;

@@ -26,6 +26,7 @@ mod export;
 mod faults;
 mod fidelity;
 mod fuzz;
+mod groups;
 mod guardrails;
 mod harness;
 mod hygiene;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Call, Id, Params, Whose};
+use super::groups;
 use super::names::Check;
 use super::problem::Problem;
 use super::templates::{self, TemplateVersion};
@@ -58,28 +59,50 @@ impl Held {
     }
 
     fn shown(&self) -> serde_json::Value {
-        json!({"template_id": self.definition.id, "version": self.definition.version})
+        let mut shown =
+            json!({"template_id": self.definition.id, "version": self.definition.version});
+        if let (Some(group), Some(members)) =
+            (&self.definition.ab_test_group, shown.as_object_mut())
+        {
+            members.insert("ab_test_group".to_owned(), group.as_str().into());
+        }
+        shown
     }
 }
 
-/// The version of a name that is active now.
-async fn active(admin: &Admin, tenant: &Tenant, name: &str) -> Result<Option<Held>, Problem> {
+/// The active versions of a name: one without a group, and those of groups.
+pub(super) async fn in_force(
+    admin: &Admin,
+    tenant: &Tenant,
+    name: &str,
+) -> Result<Vec<TemplateDefinition>, Problem> {
+    let held = all_active(admin, tenant, name).await?;
+    Ok(held.into_iter().map(|held| held.definition).collect())
+}
+
+async fn all_active(admin: &Admin, tenant: &Tenant, name: &str) -> Result<Vec<Held>, Problem> {
     let query = RowQuery {
         name: Some(name.to_owned()),
         state: Some("true".to_owned()),
         limit: HISTORY_MAX,
         ..RowQuery::of(Table::Templates, tenant)
     };
-    for row in admin.store.rows(&query).await? {
-        let held = Held::read(row)?;
-        if held.definition.ab_test_group.is_none() {
-            return Ok(Some(held));
-        }
-    }
-    Ok(None)
+    admin.store.rows(&query).await?.into_iter().map(Held::read).collect()
 }
 
-/// Moves the pointer of a name from one version to another; either may be nothing.
+/// The version of a name, or of a group of it, that is active now.
+async fn active(
+    admin: &Admin,
+    tenant: &Tenant,
+    name: &str,
+    group: Option<&str>,
+) -> Result<Option<Held>, Problem> {
+    let all = all_active(admin, tenant, name).await?;
+    Ok(all.into_iter().find(|held| held.definition.ab_test_group.as_deref() == group))
+}
+
+/// Moves the pointer of a name from one version to another; either may be nothing. A version of a group
+/// serves beside the pointer, which stays where it is.
 struct Pointer<'c> {
     call: &'c Call,
     tenant: &'c Tenant,
@@ -96,6 +119,7 @@ impl Pointer<'_> {
     ) -> Option<Plan> {
         let named = to.as_ref().or(from.as_ref())?;
         let (object, name) = (named.id(), named.definition.name.clone());
+        let is_pointed_at = named.definition.ab_test_group.is_none();
         let now = clock::now_micros();
         let actor = self.call.caller.name.clone();
         let action = match self.action {
@@ -119,8 +143,8 @@ impl Pointer<'_> {
             request_id: Some(self.call.caller.request_id.clone()),
             at: now,
         };
-        let mut change =
-            Change { activations: vec![activation], audit: vec![entry], ..Change::default() };
+        let mut change = Change { audit: vec![entry], ..Change::default() };
+        change.activations.extend(is_pointed_at.then_some(activation));
         // The old one first: there may be only one active at any moment.
         for (held, is_active) in [(from, false), (to, true)] {
             let Some(Held { row, mut definition }) = held else { continue };
@@ -141,14 +165,21 @@ fn fit(
     check: fn(&TemplateDefinition) -> Result<Version, String>,
 ) -> Result<(), Problem> {
     let TemplateDefinition { name, version, .. } = &held.definition;
-    if held.definition.ab_test_group.is_some() {
-        return Err(Problem::conflict(format!(
-            "{name}@{version} belongs to an ab_test_group; make a version without one"
-        )));
-    }
     check(&held.definition).map(drop).map_err(|why| {
         Problem::unprocessable(format!("{name}@{version} cannot be activated: {why}"))
     })
+}
+
+/// That a version serves whoever falls into no group.
+fn ungrouped(held: &Held) -> Result<(), Problem> {
+    let TemplateDefinition { name, version, ab_test_group, .. } = &held.definition;
+    match ab_test_group {
+        None => Ok(()),
+        Some(group) => Err(Problem::conflict(format!(
+            "{name}@{version} belongs to the ab_test_group {group:?}; PUT /templates/{} with              \"ab_test_group\": null takes it out while it is not active",
+            held.id()
+        ))),
+    }
 }
 
 #[utoipa::path(post, path = "/templates/{id}/activate", params(("id" = Uuid, Path), Whose), request_body = Why,
@@ -165,7 +196,11 @@ pub(super) async fn activate(
             let wanted = Held::read(row(&admin, Table::Templates, &tenant, id).await?)?;
             call.check(&etag(&wanted.row))?;
             fit(&wanted, check::template)?;
-            let from = active(&admin, &tenant, &wanted.definition.name).await?;
+            let TemplateDefinition { name, ab_test_group: group, .. } = &wanted.definition;
+            if group.is_some() {
+                groups::fits(&admin, &wanted.definition).await?;
+            }
+            let from = active(&admin, &tenant, name, group.as_deref()).await?;
             if from.as_ref().is_some_and(|from| from.id() == id) {
                 return Ok(Plan::nothing(id));
             }
@@ -190,8 +225,9 @@ pub(super) async fn promoted(
     reason: Option<String>,
 ) -> Result<Option<Plan>, Problem> {
     let wanted = Held::read(row(admin, Table::Templates, tenant, id.0).await?)?;
+    ungrouped(&wanted)?;
     fit(&wanted, check::works)?;
-    let from = active(admin, tenant, &wanted.definition.name).await?;
+    let from = active(admin, tenant, &wanted.definition.name, None).await?;
     if from.as_ref().is_some_and(|from| from.id() == id.0) {
         return Ok(None);
     }
@@ -246,7 +282,10 @@ pub(super) async fn deactivate(
                 return Ok(Plan::nothing(id));
             }
             let name = &from.definition.name;
-            if asked.require_fallback && admin.refresher.fallback(&tenant, name).is_none() {
+            let is_pointed_at = from.definition.ab_test_group.is_none();
+            if asked.require_fallback
+                && is_pointed_at
+                && admin.refresher.fallback(&tenant, name).is_none() {
                 return Err(Problem::conflict(format!(
                     "without {name}@{} nothing would serve {name:?}: neither the environment nor the \
                      files define it",
@@ -286,7 +325,7 @@ pub(super) async fn rollback(
     let made = call
         .make(&admin, async || {
             let name = name_of(&admin, &tenant, &name_or_id).await?;
-            let from = active(&admin, &tenant, &name).await?;
+            let from = active(&admin, &tenant, &name, None).await?;
             if let Some(from) = &from {
                 call.check(&etag(&from.row))?;
             }
@@ -299,6 +338,7 @@ pub(super) async fn rollback(
             };
             let restores = before.pop().flatten();
             let to = Held::read(row(&admin, Table::Templates, &tenant, back_to.0).await?)?;
+            ungrouped(&to)?;
             fit(&to, check::works)?;
             if from.as_ref().is_some_and(|from| from.id() == to.id()) {
                 return Ok(Plan::nothing(to.id()));

@@ -47,8 +47,8 @@ fn describe() -> utoipa::openapi::OpenApi {
         // A guardrail to test and the call that is spoken of are named in the body.
         let named =
             path.contains('{') || ["/guardrails/test", "/feedback"].contains(&path.as_str());
-        let PathItem { get, post, put, .. } = item;
-        for (operation, sends) in [(get, false), (post, true), (put, true)] {
+        let PathItem { get, post, put, delete, .. } = item;
+        for (operation, sends) in [(get, false), (post, true), (put, true), (delete, true)] {
             if let Some(operation) = operation {
                 share(operation, named, sends);
             }

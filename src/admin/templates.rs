@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Call, Id, Params, Whose};
+use super::groups::{self, Given};
 use super::names::Check;
 use super::problem::Problem;
 use super::write::{Made, Plan, etag, expect, row, shown};
@@ -259,6 +260,19 @@ pub(super) struct Content {
     /// `model`, and members of `generationConfig` in either spelling.
     #[schema(value_type = Option<Object>)]
     model_config: Option<Map<String, Value>>,
+    /// Whose share of the users this version takes while no A/B test decides; null: it leaves its group. This
+    /// and the next three can be changed in place, the group only while the version is not active.
+    #[schema(value_type = Option<String>)]
+    ab_test_group: Given<String>,
+    /// Of the users, in percent, with at most three decimals.
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 100)]
+    traffic_percentage: Given<f64>,
+    /// From when the group takes its share; null: at once.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ab_test_start_date: Given<Timestamp>,
+    /// Until when, exclusive; null: without end.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ab_test_end_date: Given<Timestamp>,
     /// Why, for the audit.
     reason: Option<String>,
 }
@@ -321,6 +335,15 @@ impl Content {
         if let Some(category) = self.category {
             definition.category = Some(category);
         }
+        if self.ab_test_group.is_null() {
+            // What is said of a group goes with it.
+            definition.traffic_percentage = None;
+            (definition.ab_test_start_date, definition.ab_test_end_date) = (None, None);
+        }
+        self.ab_test_group.write(&mut definition.ab_test_group);
+        self.traffic_percentage.write(&mut definition.traffic_percentage);
+        self.ab_test_start_date.write(&mut definition.ab_test_start_date);
+        self.ab_test_end_date.write(&mut definition.ab_test_end_date);
         match (self.template_text, self.messages) {
             (Some(text), None) => {
                 definition.template_text = text;
@@ -407,6 +430,7 @@ pub(super) async fn create(State(admin): State<Admin>, call: Call) -> Result<Res
             let mut definition = blank(&tenant, &name, &call.caller.name);
             let reason = content.reason.clone();
             content.clone().apply(&mut definition);
+            groups::check(&definition)?;
             Ok(insert(&call, definition, None, reason))
         })
         .await?;
@@ -436,7 +460,7 @@ fn insert(
 }
 
 #[utoipa::path(put, path = "/templates/{id}", params(("id" = Uuid, Path), Whose), request_body = Content,
-    responses((status = 200, description = "Description or tags were changed in place", body = TemplateVersion),
+    responses((status = 200, description = "Description, tags or group were changed in place", body = TemplateVersion),
               (status = 201, description = "The next version was made", body = TemplateVersion)))]
 pub(super) async fn update(
     State(admin): State<Admin>,
@@ -461,7 +485,10 @@ pub(super) async fn update(
             }
             let reason = content.reason.clone();
             if content.is_metadata_only() {
-                return Ok(edit(&call, &row, &old, content.clone()));
+                let mut new = old.clone();
+                content.clone().apply(&mut new);
+                groups::may_change(&admin, &old, &new).await?;
+                return Ok(edit(&call, &row, &old, new, reason));
             }
             let latest = row.columns.get("latest_version").and_then(Value::as_u64).unwrap_or(0);
             let mut next = TemplateDefinition {
@@ -476,21 +503,29 @@ pub(super) async fn update(
                 target: old.target,
                 variables: old.variables.clone(),
                 model_config: old.model_config.clone(),
+                ab_test_group: old.ab_test_group.clone(),
+                traffic_percentage: old.traffic_percentage,
+                ab_test_start_date: old.ab_test_start_date,
+                ab_test_end_date: old.ab_test_end_date,
                 ..blank(&tenant, &old.name, &call.caller.name)
             };
             content.clone().apply(&mut next);
+            groups::check(&next)?;
             Ok(insert(&call, next, Some(&old), reason))
         })
         .await?;
     answer(&admin, &tenant, &made).await
 }
 
-/// The plan that changes description or tags in place.
-fn edit(call: &Call, row: &Row, old: &TemplateDefinition, content: Content) -> Plan {
+/// The plan that changes in place what is not content.
+fn edit(
+    call: &Call,
+    row: &Row,
+    old: &TemplateDefinition,
+    mut new: TemplateDefinition,
+    reason: Option<String>,
+) -> Plan {
     let id = old.id.0;
-    let mut new = old.clone();
-    let reason = content.reason.clone();
-    content.apply(&mut new);
     if new == *old {
         return Plan::nothing(id);
     }

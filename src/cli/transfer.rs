@@ -148,9 +148,11 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Moves the pointer of a name to a version, new or there already.
+    /// Moves the pointer of a name to a version, new or there already. A version of a group takes the place of
+    /// the one before in its group, and the pointer stays.
     fn switch(&mut self, one: &Arc<TemplateDefinition>, there: Option<&Arc<TemplateDefinition>>) {
         let now = clock::now_micros();
+        let next = there.unwrap_or(one);
         let stamp = |version: &TemplateDefinition, is_active: bool| TemplateDefinition {
             is_active,
             deactivated_at: (!is_active).then_some(now),
@@ -161,15 +163,18 @@ impl Import<'_> {
         };
         let active = self.known.templates.iter().find(|there| {
             there.is_active
-                && there.ab_test_group.is_none()
+                && there.ab_test_group == next.ab_test_group
                 && (&there.tenant_id, &there.name) == (&one.tenant_id, &one.name)
         });
         if let Some(active) = active {
             self.puts.templates.push(Arc::new(stamp(active, false)));
         }
-        let on = stamp(there.unwrap_or(one), true);
+        let on = stamp(next, true);
         self.note("template.activate", active.map(Arc::as_ref), &on);
         self.puts.templates.push(Arc::new(on));
+        if next.ab_test_group.is_some() {
+            return;
+        }
         self.change.activations.push(Activation {
             id: Uuid::now_v7(),
             tenant_id: one.tenant_id.clone(),
