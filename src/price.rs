@@ -4,6 +4,7 @@
 //! whole call. A model, a tier or a search that the table does not know has no cost, which is not a
 //! cost of 0.
 
+pub mod import;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,12 @@ pub enum Command {
         #[command(subcommand)]
         step: TokenStep,
     },
+    /// Make a price table of one that others keep
+    Prices {
+        /// What to do
+        #[command(subcommand)]
+        step: PricesStep,
+    },
     /// Write the whole catalog of the store as files
     Export {
         /// Where to; made if it is not there
@@ -100,6 +106,16 @@ pub enum MigrateStep {
     },
     /// Show what has run
     Status,
+}
+
+/// What to do with prices.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PricesStep {
+    /// Print `LiteLLM`'s or genai-prices' prices of Gemini models as a table for config/prices.toml
+    Import {
+        /// `model_prices_and_context_window.json` of the one, or `data.json` of the other
+        file: PathBuf,
+    },
 }
 
 /// What to do with tokens.
