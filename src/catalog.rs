@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod files;
 pub mod model_config;
 mod split;
+pub mod trial;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

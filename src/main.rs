@@ -41,6 +41,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Aa(replay) => cli::aa(file, &replay).await,
         Command::Dataset(wanted) => cli::dataset(file, &wanted).await,
         Command::Token { step } => cli::token(file, step),
+        Command::Render(asked) => cli::render(file, &asked),
         Command::Prices { step } => cli::prices(&step),
         Command::Export { dir } => cli::export(file, &dir).await,
         Command::Import { dir, activate } => cli::import(file, &dir, activate).await,

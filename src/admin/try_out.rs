@@ -15,17 +15,11 @@ use super::door;
 use super::problem::{FieldError, Problem};
 use super::templates::RoleName;
 use super::write::row;
-use crate::catalog::Version;
 use crate::catalog::definitions::{GuardrailDefinition, TemplateDefinition};
-use crate::guardrail::{
-    Direction, Finding, Guardrails, Inspects, Rule, RuleConfig, RuleSet, Salt, Verdict,
-};
+use crate::catalog::{Scope, Version};
+use crate::guardrail::{Direction, Finding, Guardrails, Inspects, Rule, RuleConfig, Salt, Verdict};
 use crate::store::Table;
 use crate::template::RenderError;
-use crate::template::variables::{Trust, Variable};
-
-/// Characters of English text that make up a token, as Gemini's documentation has it.
-const CHARS_A_TOKEN: usize = 4;
 
 /// Bytes of a text to try.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
@@ -115,64 +109,37 @@ pub(super) async fn render(
     let definition: TemplateDefinition = row.definition(Table::Templates)?;
     let refuse = |why: String| Problem::unprocessable(format!("the version is broken: {why}"));
     let version = Version::compile(&definition).map_err(refuse)?;
-    let messages = version.template.render(&values.variables).map_err(unrendered)?;
     let catalog = admin.refresher.current().load();
     let guardrails = catalog.tenant(&tenant).map(|one| one.guardrails.clone());
-    let mut texts = Texts::default();
-    if let Some(guardrails) = &guardrails {
-        let named = Some((definition.name.as_str(), definition.category.as_deref()));
-        let select = |inspects| guardrails.select(Direction::Request, inspects, named);
-        let (untrusted, whole) = (select(Inspects::Untrusted), select(Inspects::Rendered));
-        let given = version.template.variables().iter();
-        for variable in given.filter(|one| one.trust == Trust::Untrusted) {
-            if let Some(text) = untrusted_text(variable, &values.variables) {
-                texts.scan(guardrails, &untrusted, &text, &format!("variables.{}", variable.name));
-            }
-        }
-        for (index, message) in messages.iter().enumerate() {
-            texts.scan(guardrails, &whole, &message.text, &format!("messages[{index}]"));
-        }
-    }
-    let chars: usize = messages.iter().map(|message| message.text.chars().count()).sum();
+    let named = Some((definition.name.as_str(), definition.category.as_deref()));
+    let scoped = guardrails.as_deref().map(|guardrails| {
+        let select = |inspects| Arc::new(guardrails.select(Direction::Request, inspects, named));
+        let (untrusted, rendered) = (select(Inspects::Untrusted), select(Inspects::Rendered));
+        (guardrails, Scope { untrusted, rendered, ..Scope::default() })
+    });
+    let scoped = scoped.as_ref().map(|(guardrails, scope)| (*guardrails, scope));
+    let trial = version.try_out(scoped, &values.variables).map_err(unrendered)?;
+    let violations = trial
+        .found
+        .iter()
+        .filter_map(|(finding, place)| violation(guardrails.as_deref()?, finding, Some(place)))
+        .collect();
     Ok(axum::Json(RenderedVersion {
         template_id: id,
         name: definition.name,
         version: definition.version,
         content_hash: version.content_hash,
-        messages: messages
+        messages: trial
+            .messages
             .into_iter()
             .map(|one| RenderedMessage { role: one.role, text: one.text })
             .collect(),
         model: version.model_config.model,
         model_config: version.model_config.defined,
-        verdict: texts.verdict,
-        violations: texts.violations,
-        token_estimate: chars.div_ceil(CHARS_A_TOKEN),
+        verdict: trial.verdict,
+        violations,
+        token_estimate: trial.token_estimate,
     }))
-}
-
-#[derive(Default)]
-struct Texts {
-    verdict: Verdict,
-    violations: Vec<Violation>,
-}
-
-impl Texts {
-    fn scan(&mut self, guardrails: &Guardrails, rules: &RuleSet, text: &str, place: &str) {
-        let findings = guardrails.scan(text, rules);
-        self.verdict = self.verdict.max(guardrails.judge(&findings));
-        self.violations
-            .extend(findings.iter().filter_map(|one| violation(guardrails, one, Some(place))));
-    }
-}
-
-/// What guardrails see of a value: strings as they are, anything else as its JSON.
-fn untrusted_text(variable: &Variable, values: &Map<String, Value>) -> Option<String> {
-    match values.get(&variable.name).or(variable.default.as_ref())? {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
 }
 
 fn unrendered(error: RenderError) -> Problem {

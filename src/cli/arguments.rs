@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::aa::Replay;
 use super::backtest::Past;
@@ -44,6 +44,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Direction::Request)]
         direction: Direction,
     },
+    /// Fill in a template of the configuration directory and inspect it, without a call
+    Render(Rendering),
     /// Measure the guardrails of the configuration directory on labelled texts, source by source
     Eval {
         /// Where the texts are: .jsonl or .jsonl.gz, lines of {"text", "label", "source"}; label 1 should be found
@@ -106,6 +108,16 @@ pub enum MigrateStep {
     },
     /// Show what has run
     Status,
+}
+
+/// A template and its variables.
+#[derive(Debug, Clone, Args)]
+pub struct Rendering {
+    /// Its name: the active version; or NAME@VERSION
+    pub template: String,
+    /// A JSON object, or - for one on standard input
+    #[arg(long, value_name = "JSON")]
+    pub variables: Option<String>,
 }
 
 /// What to do with prices.
