@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the real Gemini and OpenAI SDKs against a release build of Chaperone in front of the simulator.
+# Runs the real Gemini and OpenAI SDKs, and the programs of docs/clients.md, against a release build of Chaperone in
+# front of the simulator.
 # The last line is `N passed, M failed`.
 set -euo pipefail
 
@@ -8,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 chaperone=target/release/chaperone
 work=target/clients
-program_seconds_max=120
+program_seconds_max=240
 
 # Both ends are on this machine, whatever proxy the machine uses for the rest.
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
@@ -26,6 +27,7 @@ main() {
   run_program "$work/venv/bin/python" tests/clients/openai_sdk.py
   run_program node tests/clients/google_genai.mjs
   run_program node tests/clients/openai_sdk.mjs
+  run_program "$work/venv/bin/python" tests/clients/page.py
   check_clean_stop
   ((failed == 0)) || echo "The servers' logs are in $work."
   echo "$passed passed, $failed failed"

@@ -1,4 +1,4 @@
-"""Shared by the two Python programs: named checks, their count, and a look at both ends of the proxy."""
+"""Shared by the Python programs: named checks, their count, and a look at both ends of the proxy."""
 
 import base64
 import json
@@ -146,11 +146,24 @@ def check_records():
 
 
 def _records():
+    return {item["request_id"]: item for item in executions(USER)}
+
+
+def executions(user):
+    """What is on record of a user's calls, newest first."""
     page = _get_json(
-        f"{ADMIN}/api/v1/admin/prompts/executions?limit=200",
+        f"{ADMIN}/api/v1/admin/prompts/executions?limit=200&user={user}",
         {"authorization": f"Bearer {ADMIN_TOKEN}"},
     )
-    return {item["request_id"]: item for item in page["items"] if item["user_id"] == USER}
+    return page["items"]
+
+
+def eventually(holds, otherwise):
+    """Waits until something holds, as records arrive a moment after their calls."""
+    deadline = time.monotonic() + RECORDED_WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
 
 
 def _get_json(url, headers=None):
