@@ -66,7 +66,7 @@ pub enum Depth {
 pub async fn study(
     store: &dyn Store,
     row: &Row,
-    losses: Losses,
+    losses: &Losses,
     depth: Depth,
 ) -> Result<Study, StoreError> {
     let definition: ExperimentDefinition = row.definition(Table::Experiments)?;
@@ -118,12 +118,12 @@ pub async fn run(store: Arc<dyn Store>, ledger: Arc<Ledger>, stop: CancellationT
             _ = ticks.tick() => {}
         }
         // A store that is away is told of by the outbox; what is missed here is done a minute later.
-        drop(round(store.as_ref(), losses(&ledger)).await);
+        drop(round(store.as_ref(), &losses(&ledger)).await);
     }
 }
 
 /// One round: also for those who cannot wait a minute.
-pub async fn round(store: &dyn Store, losses: Losses) -> Result<(), StoreError> {
+pub async fn round(store: &dyn Store, losses: &Losses) -> Result<(), StoreError> {
     store.roll_up().await?;
     let since = clock::now().checked_sub(SETTLES).unwrap_or(Timestamp::UNIX_EPOCH);
     for row in store.under_way(since).await? {
@@ -146,7 +146,11 @@ pub async fn round(store: &dyn Store, losses: Losses) -> Result<(), StoreError> 
 /// What this sidecar has lost.
 pub fn losses(ledger: &Ledger) -> Losses {
     let standing = ledger.standing();
-    Losses { lost: standing.lost + standing.dead, accepted: standing.accepted }
+    Losses {
+        lost: standing.lost + standing.dead,
+        accepted: standing.accepted,
+        by_arm: ledger.lost_by_arm(),
+    }
 }
 
 async fn keep(
@@ -255,6 +259,7 @@ pub fn design(definition: &ExperimentDefinition) -> Design {
     let primary = definition.primary_metric.as_ref();
     let secondary = definition.secondary_metrics.as_array().into_iter().flatten();
     Design {
+        id: definition.id,
         arms: arms(definition),
         primary: primary
             .and_then(|metric| Measured::read(metric).ok())

@@ -51,9 +51,9 @@ impl Recorder {
     /// Accepts an execution: when this returns, the kernel has it, and the disk where a power cut must not
     /// lose it. What cannot be kept is counted as lost.
     pub fn record(&self, execution: &Execution) {
-        if let Err(error) = self.keep(execution)
-            && self.0.ledger.tells()
-        {
+        let Err(error) = self.keep(execution) else { return };
+        self.0.ledger.misses(execution);
+        if self.0.ledger.tells() {
             telemetry::events::executions_lost(&error.to_string());
         }
     }

@@ -22,7 +22,7 @@ pub use report::{
     ArmResult, Belief, Comparison, Harm, MetricResult, ParametersUsed, Progress, Results, Side,
     Watermark,
 };
-pub use soundness::{Checked, FeedbackBalance, Losses, PhaseBalance, Soundness};
+pub use soundness::{Checked, FeedbackBalance, Losses, LostRows, PhaseBalance, Soundness};
 
 #[cfg(test)]
 mod peeking;

@@ -82,6 +82,52 @@ async fn calls_go_on_while_the_disk_is_full_and_what_is_lost_is_counted() {
     assert_eq!(u64::try_from(rows).unwrap(), count("waiting"));
 }
 
+/// What an admin asks for; a path, a body, what must be answered.
+async fn told(binary: &Binary, method: &str, path: &str, body: &Value) -> Value {
+    let url = format!("http://{}/api/v1/admin/prompts{path}", binary.control);
+    let request = client().request(method.parse().unwrap(), url).bearer_auth(TOKEN);
+    let request = request.header("content-type", "application/json").body(body.to_string());
+    let answer = request.send().await.unwrap();
+    assert!(answer.status().is_success(), "{method} {path}: {}", answer.text().await.unwrap());
+    serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_experiment_tells_which_arm_lost_calls() {
+    let (upstream, data_dir) = (Upstream::start().await, Arc::new(TempDir::new()));
+    let database = Database::new().await;
+    database.migrate().await;
+    let binary = Binary::start(&upstream.url(), &data_dir, &[("DATABASE_URL", &database.url)]);
+    let first =
+        told(&binary, "POST", "/templates", &json!({"name": "t", "template_text": "1"})).await;
+    let first = format!("/templates/{}", first["id"].as_str().unwrap());
+    let second = told(&binary, "PUT", &first, &json!({"template_text": "2"})).await;
+    let active = told(&binary, "POST", &format!("{first}/activate"), &json!({})).await;
+    let test = json!({"name": "e", "template_name": "t", "control_template_id": active["id"],
+        "variant_template_ids": [second["id"]], "traffic_split": {"control": 50, "variant_a": 50}});
+    let test = told(&binary, "POST", "/ab-tests", &test).await;
+    let test = format!("/ab-tests/{}", test["id"].as_str().unwrap());
+    told(&binary, "POST", &format!("{test}/start"), &json!({})).await;
+
+    binary.limit_files(Some(0));
+    let mut lost = [0_u64; 2];
+    for user in 0..30 {
+        let url = format!("http://{}/t/t{GENERATE}", binary.data);
+        let request = client().post(url).header("x-chaperone-user", format!("user-{user}"));
+        let answer = request.header("x-goog-api-key", "k").body("{}").send().await.unwrap();
+        let is_variant = answer.headers()["x-chaperone-arm"] == "variant_a";
+        answer.bytes().await.unwrap();
+        lost[usize::from(is_variant)] += 1;
+    }
+    assert!(lost.iter().all(|one| *one > 0), "{lost:?}");
+    let url = format!("http://{}/api/v1/admin/prompts{test}", binary.control);
+    let read = client().get(url).bearer_auth(TOKEN).send().await.unwrap();
+    let read: Value = serde_json::from_slice(&read.bytes().await.unwrap()).unwrap();
+    let rows = &read["results"]["health"]["lost_rows"];
+    assert_eq!((&rows["count"], &rows["status"]), (&json!(30), &json!("warning")), "{rows}");
+    assert_eq!(rows["by_arm"], json!(lost.map(|one| [one, one])), "{rows}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_full_disk_serves_and_keeps_what_waits() {
     let (upstream, data_dir) = (Upstream::start().await, Arc::new(TempDir::new()));

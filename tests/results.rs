@@ -196,7 +196,8 @@ async fn what_is_over_by_its_date_is_completed_once() {
         let end = "2026-11-21T00:00:00Z";
         setting.execute(&format!("update ab_test_experiments set end_date = '{end}'")).await;
         for _ in 0..2 {
-            let rounds = (0..3).map(|_| analyst::round(store, Losses::default()));
+            let nothing = Losses::default();
+            let rounds = (0..3).map(|_| analyst::round(store, &nothing));
             for round in futures_util::future::join_all(rounds).await {
                 round.unwrap();
             }
@@ -243,13 +244,13 @@ async fn a_variant_that_does_harm_is_stopped_without_anybody_looking() {
                 .collect()
         };
         store.insert_executions(&calls(0, 2)).await.unwrap();
-        analyst::round(store, Losses::default()).await.unwrap();
+        analyst::round(store, &Losses::default()).await.unwrap();
         let healthy = row().await;
         assert_eq!(healthy.columns["results"]["verdict"], "running", "{kind}");
         assert_eq!(healthy.columns["statistical_significance"], 0.0, "{kind}");
         store.insert_executions(&calls(500, 9)).await.unwrap();
         for _ in 0..2 {
-            analyst::round(store, Losses::default()).await.unwrap();
+            analyst::round(store, &Losses::default()).await.unwrap();
         }
         let stopped = row().await;
         let definition: ExperimentDefinition = stopped.definition(Table::Experiments).unwrap();

@@ -184,7 +184,7 @@ pub(super) async fn read(
     let mut row = row(&admin, Table::Experiments, &whose.tenant()?, id).await?;
     let state = etag(&row);
     let losses = analyst::losses(&admin.ledger);
-    let tag = match analyst::study(admin.store.as_ref(), &row, losses, Depth::Calls).await {
+    let tag = match analyst::study(admin.store.as_ref(), &row, &losses, Depth::Calls).await {
         Ok(study) => {
             row.columns.insert("results".to_owned(), study.results);
             row.columns.insert("statistical_significance".to_owned(), study.significance.into());

@@ -3,8 +3,15 @@
 //! Every execution is in exactly one of these places. A move is one step under one lock, so that the sum
 //! is right whenever somebody looks.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::execution::Execution;
+use crate::words::ids::ExperimentId;
+
+/// Arms whose losses are told apart. More run on nobody's traffic; theirs count in the whole only.
+const ARMS_MAX: usize = 1_000;
 
 /// Counts of one process; what a process before it left in the outbox counts as accepted here.
 #[derive(Debug)]
@@ -13,7 +20,12 @@ pub struct Ledger {
     standing: Mutex<Standing>,
     /// Whether a loss was told since the last time that nothing waited.
     told: AtomicBool,
+    /// Of what is gone, the calls that experiments analyse.
+    gone: Mutex<Gone>,
 }
+
+/// By experiment and arm.
+type Gone = HashMap<(ExperimentId, String), u64>;
 
 /// What the operator decided.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +81,12 @@ impl Ledger {
             store_reachable: true,
             writable: true,
         };
-        Self { rules, standing: Mutex::new(standing), told: AtomicBool::new(false) }
+        Self {
+            rules,
+            standing: Mutex::new(standing),
+            told: AtomicBool::new(false),
+            gone: Mutex::default(),
+        }
     }
 
     /// The counts now.
@@ -104,6 +121,26 @@ impl Ledger {
         standing.lost += 1;
         standing.bytes -= bytes;
         standing.writable = false;
+    }
+
+    /// Notes which arm misses what was counted as lost.
+    pub(super) fn misses(&self, execution: &Execution) {
+        let (Some(experiment), Some(arm), Some("assigned")) = (
+            execution.ab_test_experiment_id,
+            &execution.ab_test_group,
+            execution.assignment_reason.as_deref(),
+        ) else {
+            return;
+        };
+        let (mut gone, place) = (self.gone(), (experiment, arm.clone()));
+        if gone.len() < ARMS_MAX || gone.contains_key(&place) {
+            *gone.entry(place).or_default() += 1;
+        }
+    }
+
+    /// What is gone of the calls that experiments analyse, by experiment and arm.
+    pub fn lost_by_arm(&self) -> HashMap<(ExperimentId, String), u64> {
+        self.gone().clone()
     }
 
     /// Whether this loss is to be told: of many in a row, the first.
@@ -155,6 +192,10 @@ impl Ledger {
     /// Gives what was so before.
     pub(super) fn set_store_reachable(&self, reachable: bool) -> bool {
         std::mem::replace(&mut self.lock().store_reachable, reachable)
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Gone> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Standing> {

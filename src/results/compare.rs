@@ -45,7 +45,7 @@ struct Compared {
 }
 
 /// Puts together what an experiment has shown by `now`.
-pub fn results(design: &Design, collected: &Collected, now: Timestamp, losses: Losses) -> Results {
+pub fn results(design: &Design, collected: &Collected, now: Timestamp, losses: &Losses) -> Results {
     let study = Study::new(design, collected, now);
     let (health, worst) = soundness::check(design, collected, losses);
     let primary = study.compare(&design.primary, Role::Primary);

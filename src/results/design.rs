@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::metric::Metric;
 use crate::statistics::verdict::RUNTIME_MIN;
 use crate::statistics::{Alpha, Better};
+use crate::words::ids::ExperimentId;
 
 /// Feedback that a custom metric reads unless it names another key.
 const KEY_DEFAULT: &str = "score";
@@ -70,6 +71,8 @@ impl Default for Rules {
 /// A plan with the facts of its run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Design {
+    /// Whose.
+    pub id: ExperimentId,
     /// In their stored order, control first.
     pub arms: Vec<ArmPlan>,
     /// What decides.

@@ -7,6 +7,7 @@ use super::{
     ArmPlan, ArmSums, Collected, Design, Losses, Measured, Metric, Results, Rules, results,
 };
 use crate::statistics::nulls::Chance;
+use crate::words::ids::ExperimentId;
 
 const RUNS: u64 = 2000;
 /// Of one run, in both arms; the first look is at 100 in each.
@@ -73,7 +74,7 @@ fn run(plan: &Design, seed: u64) -> [[bool; 2]; METRICS.len()] {
         add_unit(&mut arms[place], &mut chance);
         if number % UNITS_A_LOOK == 0 && arms.iter().all(|arm| arm.units >= 100) {
             let collected = Collected { sums: arms.to_vec(), ..Collected::default() };
-            look(&results(plan, &collected, Timestamp::UNIX_EPOCH, Losses::default()), &mut seen);
+            look(&results(plan, &collected, Timestamp::UNIX_EPOCH, &Losses::default()), &mut seen);
         }
     }
     seen
@@ -132,6 +133,7 @@ fn design() -> Design {
     let beside =
         [Metric::ResponseTime, Metric::ResponseTimeMean, Metric::Cost, Metric::CostPerSuccess];
     Design {
+        id: ExperimentId(uuid::Uuid::nil()),
         arms: vec![arm("control"), arm("variant_a")],
         primary: Measured::plain(Metric::SuccessRate),
         secondary: beside.map(Measured::plain).into(),

@@ -1,5 +1,7 @@
 //! Whether what was counted may be believed: the checks of an experiment, phase by phase.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::collected::{ArmSums, Collected, ModelSeen, Phase};
@@ -8,17 +10,20 @@ use super::metric::Metric;
 use crate::statistics::Counts;
 use crate::statistics::balance::{self, Share};
 use crate::statistics::health::{self, Health};
+use crate::words::ids::ExperimentId;
 
 /// Phases whose arms are not a matter of their weights alone: who was enrolled before stays where they were.
 const BY_HISTORY: [&str; 2] = ["grow", "sticky"];
 
 /// Executions that this sidecar took in, and how many of them it lost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Lost.
     pub lost: u64,
     /// Taken in.
     pub accepted: u64,
+    /// Gone for good, by experiment and arm.
+    pub by_arm: HashMap<(ExperimentId, String), u64>,
 }
 
 /// All checks, and the worst of them.
@@ -33,7 +38,7 @@ pub struct Soundness {
     /// Calls without a unit, of all calls on the template.
     pub no_unit: Checked,
     /// Of this sidecar, since it started.
-    pub lost_rows: Checked,
+    pub lost_rows: LostRows,
     /// Which models answered: another one in the same arm is another treatment.
     pub models: ModelDrift,
     /// Units that gave feedback, by key. Decides only where feedback is the primary metric.
@@ -47,6 +52,21 @@ pub struct Checked {
     pub status: &'static str,
     pub count: u64,
     pub of: u64,
+}
+
+/// What was lost, of everything and of each arm.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LostRows {
+    /// `warning` where more than one in a thousand is lost; `invalid` where one arm lost more than another.
+    pub status: &'static str,
+    /// Lost, dead letters included.
+    pub count: u64,
+    /// Taken in.
+    pub of: u64,
+    /// By arm, control first: gone for good, of these and the stored ones.
+    pub by_arm: Vec<[u64; 2]>,
+    /// That arms lost as differently as that by chance.
+    pub p: f64,
 }
 
 /// The balance of one phase.
@@ -89,7 +109,11 @@ pub struct FeedbackBalance {
 }
 
 /// Runs the checks; also gives the worst of those that decide.
-pub(super) fn check(design: &Design, collected: &Collected, losses: Losses) -> (Soundness, Health) {
+pub(super) fn check(
+    design: &Design,
+    collected: &Collected,
+    losses: &Losses,
+) -> (Soundness, Health) {
     let balances: Vec<(PhaseBalance, Health)> = collected
         .phases_counted()
         .into_iter()
@@ -101,7 +125,7 @@ pub(super) fn check(design: &Design, collected: &Collected, losses: Losses) -> (
     let nameless = collected.reasons.get("no_unit").copied().unwrap_or_default();
     let crossovers = checked(crossed, units + crossed, health::crossovers);
     let no_unit = checked(nameless, reasons, health::without_unit);
-    let lost = checked(losses.lost, losses.accepted, |counts| health::lost_rows(&[counts]).health);
+    let lost = lost_rows(design, collected, losses);
     let (models, drift) = models(collected);
     let feedback = feedback(design, collected);
     let decides = |balance: &&(FeedbackBalance, Health)| {
@@ -134,6 +158,26 @@ fn total(collected: &Collected, one: fn(&ArmSums) -> u64) -> u64 {
 fn checked(count: u64, of: u64, check: impl FnOnce(Counts) -> Health) -> (Checked, Health) {
     let health = Counts::new(count, of).map_or(Health::TooEarly, check);
     (Checked { status: health.name(), count, of }, health)
+}
+
+/// The stored ones are those of all sidecars: that makes all shares smaller alike.
+fn lost_rows(design: &Design, collected: &Collected, losses: &Losses) -> (LostRows, Health) {
+    let (count, of) = (losses.lost, losses.accepted);
+    let by_arm: Vec<[u64; 2]> = design
+        .arms
+        .iter()
+        .map(|arm| {
+            let lost = losses.by_arm.get(&(design.id, arm.key.clone())).copied().unwrap_or(0);
+            let stored = collected.counted().filter(|one| one.arm == arm.key);
+            [lost, lost + stored.map(|one| one.executions).sum::<u64>()]
+        })
+        .collect();
+    let arms: Vec<Counts> =
+        by_arm.iter().filter_map(|[lost, all]| Counts::new(*lost, *all)).collect();
+    let evenness = health::lost_rows(&arms);
+    let (_, whole) = checked(count, of, |counts| health::lost_rows(&[counts]).health);
+    let health = evenness.health.max(whole);
+    (LostRows { status: health.name(), count, of, by_arm, p: evenness.p }, health)
 }
 
 /// A call in a hundred may go elsewhere: somebody tries another model by hand.

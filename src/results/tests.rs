@@ -8,6 +8,7 @@ use super::{
 };
 use crate::statistics::MeanSums;
 use crate::statistics::tests::clustered;
+use crate::words::ids::ExperimentId;
 
 fn start() -> Timestamp {
     "2026-11-01T00:00:00Z".parse().unwrap()
@@ -21,6 +22,7 @@ fn design(arms: &[&str]) -> Design {
     let weight = 100_000 / u32::try_from(arms.len()).unwrap();
     let plan = |key: &&str| ArmPlan { key: (*key).to_owned(), template_id: None, weight };
     Design {
+        id: ExperimentId(uuid::Uuid::nil()),
         arms: arms.iter().map(plan).collect(),
         primary: Measured::plain(Metric::SuccessRate),
         secondary: Vec::new(),
@@ -76,7 +78,7 @@ fn of(sums: impl IntoIterator<Item = ArmSums>) -> Collected {
 }
 
 fn read(design: &Design, collected: &Collected) -> Results {
-    results(design, collected, days(10), Losses::default())
+    results(design, collected, days(10), &Losses::default())
 }
 
 fn metric<'r>(results: &'r Results, role: &str, name: &str) -> &'r MetricResult {
@@ -383,7 +385,7 @@ fn several_variants_are_adjusted_and_dated() {
 fn early_or_small_is_no_win() {
     let collected = of([calls(1, "control", 7000, 10_000), calls(1, "variant_a", 7500, 10_000)]);
     let plan = design(&["control", "variant_a"]);
-    let early = results(&plan, &collected, days(2), Losses::default());
+    let early = results(&plan, &collected, days(2), &Losses::default());
     assert!(primary(&early).significant && early.verdict == "running");
     assert_eq!(read(&plan, &collected).verdict, "variant_better");
     let indifferent = Measured { minimal_effect: Some(0.2), ..plan.primary.clone() };
@@ -427,11 +429,35 @@ fn what_is_not_sound_is_said() {
     ]);
     let reasons = [("assigned".to_owned(), 900), ("no_unit".to_owned(), 100)].into();
     let shaky = Collected { reasons, ..even };
-    let lossy = results(&plan, &shaky, days(10), Losses { lost: 2, accepted: 1000 });
-    for check in [&lossy.health.crossovers, &lossy.health.no_unit, &lossy.health.lost_rows] {
+    let losses = Losses { lost: 2, accepted: 1000, ..Losses::default() };
+    let lossy = results(&plan, &shaky, days(10), &losses);
+    for check in [&lossy.health.crossovers, &lossy.health.no_unit] {
         assert_eq!(check.status, "warning", "{check:?}");
     }
+    let lost = &lossy.health.lost_rows;
+    assert_eq!((lost.status, lost.count, lost.of), ("warning", 2, 1000));
     assert_ne!(lossy.verdict, "invalid");
+}
+
+#[test]
+fn an_arm_that_loses_more_than_the_other_voids() {
+    let plan = design(&["control", "variant_a"]);
+    let even = of([calls(1, "control", 900, 1000), calls(1, "variant_a", 900, 1000)]);
+    let told = |control, variant| {
+        let by_arm = [("control", control), ("variant_a", variant), ("elsewhere", 500)]
+            .map(|(arm, lost)| ((plan.id, arm.to_owned()), lost));
+        let losses = Losses { lost: 20, accepted: 1_000_000, by_arm: by_arm.into() };
+        let found = results(&plan, &even, days(10), &losses);
+        (found.health.lost_rows, found.verdict)
+    };
+    let (alike, verdict) = told(9, 11);
+    assert_eq!((alike.status, verdict), ("warning", "running"));
+    assert_eq!(alike.by_arm, [[9, 1009], [11, 1011]]);
+    // erfc(z / √2) of the pooled z, by Python's math.
+    let (apart, verdict) = told(0, 20);
+    assert_eq!((apart.status, verdict), ("invalid", "invalid"));
+    near(Some(apart.p), 8.580_644_871_747_945e-6, 1e-12);
+    assert_eq!(told(0, 0).0.status, "sound");
 }
 
 #[test]
