@@ -33,7 +33,7 @@ mod sums;
 pub use analysis::{Analysis, Answer, Scale};
 pub use estimate::{Comparison, Estimate};
 pub use lift::{Lift, fieller};
-pub use phases::combine;
+pub use phases::{combine, weigh_pairs};
 pub use sequence::{Sequence, TARGET_UNITS, UNITS_PER_ARM_MIN};
 pub use sums::{Counts, MeanSums, RatioSums};
 

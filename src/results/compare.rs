@@ -167,9 +167,12 @@ impl<'s> Study<'s> {
     fn contrast(&self, measured: &Measured, role: Role, arm: &ArmPlan) -> Compared {
         let mut left_out = Vec::new();
         let mut why = NoAnswer::TooFewUnits;
-        let mut comparisons = Vec::new();
+        let (mut pairs, mut comparisons) = (Vec::new(), Vec::new());
         for phase in &self.phases {
-            match self.in_phase(&measured.metric, *phase, &arm.key) {
+            let pair = self.in_phase(&measured.metric, *phase, &arm.key);
+            pairs.extend(pair);
+            match pair.and_then(|[control, variant]| statistics::Comparison::new(control, variant))
+            {
                 Ok(comparison) => comparisons.push(comparison),
                 Err(none) => {
                     left_out.push(*phase);
@@ -179,10 +182,28 @@ impl<'s> Study<'s> {
         }
         let shown = self.empty(measured, arm, left_out);
         let Some(comparison) = statistics::combine(&comparisons) else {
-            let shown = Comparison { why_none: Some(why.to_string()), ..shown };
+            // Arms that do not differ have their numbers all the same.
+            let [control, variant] = statistics::weigh_pairs(&pairs)
+                .map_or([None; 2], |pair| self.sides(&measured.metric, arm, pair).map(Some));
+            let why_none = Some(why.to_string());
+            let shown = Comparison { control, variant, why_none, ..shown };
             return Compared { shown, contrast: None, harms: false };
         };
-        let executions = |arm: &ArmPlan| measured.metric.executions(&arm.key, self.collected);
+        let pair = [comparison.control(), comparison.variant()];
+        let [control, variant] = self.sides(&measured.metric, arm, pair).map(Some);
+        let shown = Comparison {
+            control,
+            variant,
+            difference: Some(comparison.difference()),
+            se: Some(comparison.se()),
+            always_valid_p: self.sequence.p(&comparison).ok(),
+            ..shown
+        };
+        self.read(measured, role, &comparison, shown)
+    }
+
+    fn sides(&self, metric: &Metric, arm: &ArmPlan, pair: [statistics::Estimate; 2]) -> [Side; 2] {
+        let executions = |arm: &ArmPlan| metric.executions(&arm.key, self.collected);
         let side = |estimate: statistics::Estimate, n_executions| Side {
             n_units: estimate.units,
             n_executions,
@@ -190,16 +211,8 @@ impl<'s> Study<'s> {
             se: estimate.variance.sqrt(),
             interval: None,
         };
-        let (of_control, of_variant) = (self.control().map_or(0, executions), executions(arm));
-        let shown = Comparison {
-            control: Some(side(comparison.control(), of_control)),
-            variant: Some(side(comparison.variant(), of_variant)),
-            difference: Some(comparison.difference()),
-            se: Some(comparison.se()),
-            always_valid_p: self.sequence.p(&comparison).ok(),
-            ..shown
-        };
-        self.read(measured, role, &comparison, shown)
+        let [control, variant] = pair;
+        [side(control, self.control().map_or(0, executions)), side(variant, executions(arm))]
     }
 
     /// Reads a comparison by the one rule that decides.
@@ -258,17 +271,18 @@ impl<'s> Study<'s> {
         Compared { shown, contrast, harms }
     }
 
+    /// What both arms say in one phase, control first.
     fn in_phase(
         &self,
         metric: &Metric,
         phase: u32,
         arm: &str,
-    ) -> Result<statistics::Comparison, NoAnswer> {
+    ) -> Result<[statistics::Estimate; 2], NoAnswer> {
         let control = self.control().and_then(|control| self.sums(phase, &control.key));
         let control = control.ok_or(NoAnswer::TooFewUnits)?;
         let variant = self.sums(phase, arm).ok_or(NoAnswer::TooFewUnits)?;
         let estimate = |arm| metric.estimate(arm, self.collected);
-        statistics::Comparison::new(estimate(control)?, estimate(variant)?)
+        Ok([estimate(control)?, estimate(variant)?])
     }
 
     /// Two shares of one phase, where each request is a unit: they have tests of their own.

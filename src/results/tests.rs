@@ -440,6 +440,20 @@ fn what_is_not_sound_is_said() {
 }
 
 #[test]
+fn arms_that_do_not_differ_show_their_numbers() {
+    let alike = of([calls(1, "control", 290, 290), calls(1, "variant_a", 310, 310)]);
+    let found = read(&design(&["control", "variant_a"]), &alike);
+    let one = primary(&found);
+    let shown = [one.control, one.variant].map(|side| side.map(|one| (one.estimate, one.n_units)));
+    assert_eq!(shown, [Some((1.0, 290)), Some((1.0, 310))]);
+    assert_eq!(
+        (one.difference, one.why_none.as_deref()),
+        (None, Some("the units of both arms do not differ"))
+    );
+    assert_eq!(found.verdict, "insufficient_data");
+}
+
+#[test]
 fn an_arm_that_loses_more_than_the_other_voids() {
     let plan = design(&["control", "variant_a"]);
     let even = of([calls(1, "control", 900, 1000), calls(1, "variant_a", 900, 1000)]);

@@ -9,14 +9,25 @@ use super::{Comparison, Estimate, real};
 /// variant that is better in both phases can lose when pooled. A phase that gives no comparison is
 /// left out by the caller, who says so. `None` without phases.
 pub fn combine(phases: &[Comparison]) -> Option<Comparison> {
-    let all: u64 = phases.iter().map(Comparison::units).sum();
-    let arm = |pick: fn(&Comparison) -> Estimate| weigh(phases, all, pick);
-    Comparison::new(arm(Comparison::control), arm(Comparison::variant)).ok()
+    let pairs: Vec<[Estimate; 2]> =
+        phases.iter().map(|phase| [phase.control(), phase.variant()]).collect();
+    let [control, variant] = weigh_pairs(&pairs)?;
+    Comparison::new(control, variant).ok()
 }
 
-fn weigh(phases: &[Comparison], all: u64, arm: fn(&Comparison) -> Estimate) -> Estimate {
-    let parts: Vec<(f64, Estimate)> =
-        phases.iter().map(|phase| (real(phase.units()) / real(all), arm(phase))).collect();
+/// The two arms' estimates of all phases, control's first, weighted in the same way: also of phases that
+/// give no comparison. `None` without units.
+pub fn weigh_pairs(phases: &[[Estimate; 2]]) -> Option<[Estimate; 2]> {
+    let units = |[control, variant]: &[Estimate; 2]| control.units + variant.units;
+    let all: u64 = phases.iter().map(units).sum();
+    let share = |pair| real(units(pair)) / real(all);
+    let arm = |pick: fn(&[Estimate; 2]) -> Estimate| {
+        weigh(&phases.iter().map(|pair| (share(pair), pick(pair))).collect::<Vec<_>>())
+    };
+    (all > 0).then(|| [arm(|[control, _]| *control), arm(|[_, variant]| *variant)])
+}
+
+fn weigh(parts: &[(f64, Estimate)]) -> Estimate {
     let variance = |(weight, part): &(f64, Estimate)| weight * weight * part.variance;
     Estimate {
         value: parts.iter().map(|(weight, part)| weight * part.value).sum(),
