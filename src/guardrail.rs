@@ -35,7 +35,7 @@ mod verify;
 mod window;
 
 pub use compile::{Guardrails, RuleError};
-pub use redact::{Salt, replace};
+pub use redact::{Hole, Holes, Salt, Stands, replace};
 pub use rule::{
     Action, Allow, Direction, Inspects, Kind, Mode, PatternConfig, Redact, RedactForm, Rule,
     RuleConfig, Severity,

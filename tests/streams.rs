@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    CHAT, Options, STREAM, Sidecar, chat, contents, guardrail, pair, pair_with, raw, say,
+    CHAT, GENERATE, Options, STREAM, Sidecar, chat, contents, guardrail, pair, pair_with, raw, say,
 };
 
 const ABUSE: &str = "Some words first. Then: go kill yourself, you fool. And some after.";
@@ -104,6 +104,33 @@ async fn redaction_in_a_stream_does_not_depend_on_the_cut() {
             "Write to [REDACTED:email] or [REDACTED:email] today.",
             "chunk {chunk}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redactions_that_overlap_are_one_in_a_stream_as_in_a_whole_answer() {
+    let redacting = |name: &str, with: &str, regex: &str| {
+        let pattern = json!({"entity": name, "regex": regex, "whole_word": false});
+        let config = json!({"action": "redact", "redact": {"with": with}, "patterns": [pattern]});
+        guardrail(name, false, &config)
+    };
+    let rules = [
+        redacting("inner", "label", "moon [a-z]{3,6}"),
+        redacting("outer", "label", "red moon(?: [a-z]{1,9}){1,3}"),
+        redacting("late", "mask", "[a-z]{1,9} tide rising"),
+        redacting("first", "mask", "plan [a-z]{4,5}"),
+        redacting("second", "label", "delta-[0-9]{1,9}"),
+    ];
+    let (_upstream, sidecar) = pair_with(&json!({"guardrails": rules})).await;
+    let text = "The red moon shines; a moon tides tide rising, plan delta-1234567, over.";
+    let headers = |chunk: usize| format!("{},chunk={chunk}", say(text));
+    let whole = sidecar.say(GENERATE, &[("x-simulate", &headers(9))], "hello").await;
+    let whole = whole.json()["candidates"][0]["content"]["parts"][0]["text"].clone();
+    let whole = whole.as_str().unwrap();
+    assert_eq!(whole.matches("[REDACTED:").count(), 2, "{whole}");
+    for chunk in 1..=40 {
+        let answer = sidecar.say(STREAM, &[("x-simulate", &headers(chunk))], "hello").await;
+        assert_eq!(native_text(&answer.text), whole, "chunk {chunk}");
     }
 }
 

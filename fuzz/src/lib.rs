@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use chaperone::catalog::files::seeds;
 use chaperone::guardrail::{
-    Action, Direction, Finding, Guardrails, Inspects, Rule, RuleConfig, RuleSet, Salt, Window,
+    Action, Direction, Finding, Guardrails, Hole, Holes, Inspects, Progress, Rule, RuleConfig,
+    RuleSet, Salt, Stands, Window,
 };
 use serde_json::json;
 
@@ -17,6 +18,10 @@ const TEXT_BYTES_MAX: usize = 4096;
 const EDGES: &str = r#"[
     {"literals": ["bad phrase", "worse", "worse still", "<|x|>", "é a"]},
     {"action": "redact", "patterns": [{"entity": "token", "regex": "tok_[a-z0-9]{4,12}"}]},
+    {"action": "redact", "redact": {"with": "mask"}, "patterns": [
+        {"entity": "inner", "regex": "bc", "whole_word": false},
+        {"entity": "overlapping", "regex": "[cd]{1,3} {0,2}[ab]{1,4}", "whole_word": false}]},
+    {"action": "redact", "patterns": [{"entity": "growing", "regex": "ab(?:c| d| a){1,9}", "whole_word": false}]},
     {"patterns": [{"entity": "no anchor", "regex": "[ab]{2,4}[cd]{1,2}", "whole_word": false}]},
     {"patterns": [{"entity": "optional tail", "regex": "b(?:c d?){1,3}", "whole_word": false}]},
     {"max_bytes": 2000}
@@ -56,13 +61,14 @@ pub fn window(input: &[u8]) {
     let rules = Arc::new(all(guardrails, Direction::Response));
     let expected = guardrails.scan(whole, &rules);
     let mut window = Window::new(guardrails.clone(), rules);
-    let mut found = Vec::new();
+    let (mut found, mut redacted) = (Vec::new(), Redacted::default());
     let pieces = pieces(whole, places);
     for index in 0..=pieces.len() {
         let progress = match pieces.get(index) {
             Some(piece) => window.push(piece),
             None => window.finish(),
         };
+        redacted.take(guardrails, whole, &progress);
         found.extend(progress.findings);
         for finding in expected.iter().filter(|one| is_acted_on(guardrails, one)) {
             let is_safe = found.contains(finding) || progress.safe_to <= finding.start;
@@ -74,6 +80,34 @@ pub fn window(input: &[u8]) {
     // depends on the pieces.
     if !expected.iter().chain(&found).any(|one| guardrails.entity(one) == "work_limit") {
         assert_eq!(found, expected, "{pieces:?}");
+        let of_whole = guardrails.redacted(whole, &expected, &Salt::default());
+        assert_eq!(redacted.text, of_whole, "{pieces:?}");
+    }
+}
+
+/// A stream with what has to be redacted replaced, as far as it may leave.
+#[derive(Default)]
+struct Redacted {
+    text: String,
+    len: usize,
+    holes: Holes,
+}
+
+impl Redacted {
+    fn take(&mut self, guardrails: &Guardrails, whole: &str, progress: &Progress) {
+        let redacting = progress.findings.iter().filter(|one| guardrails.redacts(one));
+        redacting.for_each(|one| self.holes.found(one.clone()));
+        let (holes, safe_to) = self.holes.take(progress.safe_to);
+        for Hole { span, stands } in holes {
+            self.text.push_str(whole.get(self.len..span.start).unwrap_or_default());
+            if let Stands::For(finding, value) = stands {
+                let value = whole.get(value).unwrap_or_default();
+                self.text.push_str(&guardrails.placeholder(&finding, value, &Salt::default()));
+            }
+            self.len = span.end;
+        }
+        self.text.push_str(whole.get(self.len..safe_to).unwrap_or_default());
+        self.len = self.len.max(safe_to);
     }
 }
 
@@ -86,10 +120,9 @@ pub fn redact_restore(input: &[u8]) {
     let findings = guardrails.scan(&text, &all(guardrails, Direction::Request));
     let redacted = guardrails.redacted(&text, &findings, &salt);
     let (mut restored, mut rest) = (String::new(), redacted.as_str());
-    for (hole, placeholder) in holes(guardrails, &findings, |one| {
-        let value = text.get(one.span()).unwrap_or_default();
-        guardrails.placeholder(one, value, &salt)
-    }) {
+    for (hole, first) in holes(guardrails, &findings) {
+        let value = text.get(hole.clone()).unwrap_or_default();
+        let placeholder = guardrails.placeholder(first, value, &salt);
         let kept = text.get(restored.len()..hole.start).unwrap_or_default();
         let behind = rest.strip_prefix(kept).and_then(|rest| rest.strip_prefix(&placeholder));
         assert!(behind.is_some(), "{placeholder:?} is not behind {kept:?} in {redacted:?}");
@@ -132,17 +165,13 @@ fn pieces<'t>(text: &'t str, places: &[u8]) -> Vec<&'t str> {
     cuts.iter().zip(ends).filter_map(|(from, to)| text.get(*from..*to)).collect()
 }
 
-/// What is replaced, in order: of findings that overlap, the first gives the placeholder.
-fn holes(
-    guardrails: &Guardrails,
-    findings: &[Finding],
-    placeholder: impl Fn(&Finding) -> String,
-) -> Vec<(Range<usize>, String)> {
-    let mut holes: Vec<(Range<usize>, String)> = Vec::new();
+/// What is replaced, in order: of findings that overlap, the first stands for all.
+fn holes<'f>(guardrails: &Guardrails, findings: &'f [Finding]) -> Vec<(Range<usize>, &'f Finding)> {
+    let mut holes: Vec<(Range<usize>, &Finding)> = Vec::new();
     for finding in findings.iter().filter(|one| guardrails.redacts(one)) {
         match holes.last_mut() {
             Some((hole, _)) if finding.start < hole.end => hole.end = hole.end.max(finding.end),
-            _ => holes.push((finding.span(), placeholder(finding))),
+            _ => holes.push((finding.span(), finding)),
         }
     }
     holes

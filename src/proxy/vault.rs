@@ -40,12 +40,22 @@ impl Vault {
         finding: &Finding,
         value: &str,
     ) -> String {
-        let placeholder = guardrails.placeholder(finding, value, &self.salt);
+        let placeholder = self.stand_in(guardrails, finding, value);
         if guardrails.is_reversible(finding) {
             self.longest = self.longest.max(placeholder.len());
             self.kept.insert(placeholder.to_ascii_lowercase(), value.to_owned());
         }
         placeholder
+    }
+
+    /// What stands in the place of a value that does not come back: one of an answer.
+    pub(super) fn stand_in(
+        &self,
+        guardrails: &Guardrails,
+        finding: &Finding,
+        value: &str,
+    ) -> String {
+        guardrails.placeholder(finding, value, &self.salt)
     }
 
     /// Whether nothing is to be put back.

@@ -15,11 +15,11 @@ use crate::gemini::answer::Answer;
 use crate::gemini::stream::{Frame, Frames, Framing};
 use crate::gemini::text::{Run, Segment};
 use crate::gemini::{json, text};
-use crate::guardrail::{Direction, Finding, Verdict, Window};
+use crate::guardrail::{Direction, Finding, Holes, Stands, Verdict, Window};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::inspect::{AnswerPlan, edit};
 use crate::proxy::texts::{Hole, fill};
-use crate::proxy::vault::{Restored, Restorer};
+use crate::proxy::vault::Restorer;
 use crate::telemetry;
 
 /// A stream being read.
@@ -55,6 +55,10 @@ struct Channel {
     window: Window,
     restorer: Restorer,
     len: usize,
+    /// What is to be replaced, and not yet decided.
+    holes: Holes,
+    /// No hole can begin before this byte any more.
+    decided: usize,
     safe_to: usize,
 }
 
@@ -159,10 +163,13 @@ impl FrameReader {
         }
         let channels: Vec<Run> = self.texts.keys().copied().collect();
         for channel in channels {
-            let findings = self.texts.get_mut(&channel).map(|one| one.window.finish().findings);
-            if self.found(channel, &findings.unwrap_or_default(), exchange, out) == Flow::Stop {
+            let Some(text) = self.texts.get_mut(&channel) else { continue };
+            text.decided = text.len;
+            let findings = text.window.finish().findings;
+            if self.found(channel, &findings, exchange, out) == Flow::Stop {
                 return self.blocked(exchange);
             }
+            self.settle(channel);
         }
         for held in std::mem::take(&mut self.held) {
             self.release(held, out);
@@ -221,66 +228,66 @@ impl FrameReader {
         };
         let (spans, ends) = (vec![None; segments.len()], self.answer.is_complete());
         let mut held = Held { frame, spans, segments, holes: Vec::new(), ends };
-        let mut found: Vec<(Run, Vec<Finding>, Restored)> = Vec::new();
+        let mut found: Vec<(Run, Vec<Finding>)> = Vec::new();
         for (index, segment) in held.segments.iter().enumerate() {
-            let mut seen = found.iter().map(|(run, ..)| *run);
+            let mut seen = found.iter().map(|(run, _)| *run);
             // A part that begins anew is also looked at alone: joined to the one before, its first
             // word could hide in the last one there.
             let is_alone =
                 segment.run.is_none_or(|run| seen.any(|one| one == run) || run.is_fragment());
-            if is_alone {
-                let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
-                let verdict = self.alone((index, segment), &findings, &mut held.holes, exchange);
-                // A name cannot be replaced without changing what it names.
-                let is_name = segment.literal.is_empty();
-                if verdict == Verdict::Block || (is_name && verdict == Verdict::Redact) {
-                    return self.stop(segment.run, exchange, out);
-                }
+            let alone = if is_alone { self.alone(segment, exchange) } else { Vec::new() };
+            let verdict = self.plan.guardrails.judge(&alone);
+            // A name cannot be replaced without changing what it names.
+            let is_name = segment.literal.is_empty();
+            if verdict == Verdict::Block || (is_name && verdict == Verdict::Redact) {
+                return self.stop(segment.run, exchange, out);
             }
-            if segment.run.is_none() {
-                let restored = self.plan.vault.restore(&segment.text).into_iter();
-                held.holes.extend(restored.map(|(span, value)| (index, span, value)));
+            let Some(run) = segment.run else {
+                held.holes.extend(self.replaced((index, segment), &alone));
+                continue;
+            };
+            let (span, findings) = self.push(run, &segment.text);
+            self.replace(run, alone.into_iter().map(|one| one.behind(span.start)));
+            if let Some(slot) = held.spans.get_mut(index) {
+                *slot = Some((run, span));
             }
-            if let Some(run) = segment.run {
-                let (span, findings, restored) = self.push(run, &segment.text);
-                if let Some(slot) = held.spans.get_mut(index) {
-                    *slot = Some((run, span));
-                }
-                found.push((run, findings, restored));
-            }
+            found.push((run, findings));
         }
         self.held_bytes += held.frame.len();
         if self.held_bytes > self.held_bytes_max {
             return self.unreadable(exchange, out);
         }
         self.held.push_back(held);
-        for (channel, findings, restored) in found {
+        for (channel, findings) in found {
             if self.found(channel, &findings, exchange, out) == Flow::Stop {
                 return Flow::Stop;
             }
-            for (span, value) in restored {
-                self.put(channel, &span, value);
-            }
+            self.settle(channel);
         }
         self.release_decided(out);
         Flow::On
     }
 
-    fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>, Restored) {
+    fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>) {
         let (guardrails, rules) = (&self.plan.guardrails, &self.plan.rules);
         let window = if channel.is_said() { Window::of_candidate } else { Window::new };
         let channel = self.texts.entry(channel).or_insert_with(|| Channel {
             window: window(guardrails.clone(), rules.clone()),
             restorer: Restorer::default(),
             len: 0,
+            holes: Holes::default(),
+            decided: 0,
             safe_to: 0,
         });
         let start = channel.len;
         channel.len += piece.len();
         let progress = channel.window.push(piece);
-        let (restored, safe_to) = channel.restorer.push(&self.plan.vault, piece);
-        channel.safe_to = progress.safe_to.min(safe_to);
-        (start..channel.len, progress.findings, restored)
+        let (restored, decided) = channel.restorer.push(&self.plan.vault, piece);
+        channel.decided = progress.safe_to.min(decided);
+        for (span, value) in restored {
+            channel.holes.put(span, value);
+        }
+        (start..channel.len, progress.findings)
     }
 
     /// Acts on findings in the text of a candidate.
@@ -298,13 +305,37 @@ impl FrameReader {
         if self.plan.guardrails.judge(findings) == Verdict::Block {
             return self.stop(Some(channel), exchange, out);
         }
-        let guardrails = self.plan.guardrails.clone();
-        for finding in findings.iter().filter(|one| guardrails.redacts(one)) {
-            let value = self.text(channel, &finding.span());
-            let placeholder = self.plan.vault.hide(&guardrails, finding, &value);
-            self.put(channel, &finding.span(), placeholder);
-        }
+        self.replace(channel, findings.iter().cloned());
         Flow::On
+    }
+
+    /// Notes what of a candidate's text is to be replaced.
+    fn replace(&mut self, channel: Run, findings: impl Iterator<Item = Finding>) {
+        let guardrails = &self.plan.guardrails;
+        if let Some(channel) = self.texts.get_mut(&channel) {
+            let redacting = findings.filter(|one| guardrails.redacts(one));
+            redacting.for_each(|one| channel.holes.found(one));
+        }
+    }
+
+    /// Cuts the holes in a candidate's text that are decided.
+    fn settle(&mut self, run: Run) {
+        let Some(channel) = self.texts.get_mut(&run) else { return };
+        let (holes, safe_to) = channel.holes.take(channel.decided);
+        channel.safe_to = safe_to;
+        for hole in holes {
+            let text = self.stand_in(hole.stands, |value| self.text(run, &value));
+            self.put(run, &hole.span, text);
+        }
+    }
+
+    fn stand_in(&self, stands: Stands, value: impl Fn(Range<usize>) -> String) -> String {
+        match stands {
+            Stands::Text(text) => text,
+            Stands::For(finding, span) => {
+                self.plan.vault.stand_in(&self.plan.guardrails, &finding, &value(span))
+            }
+        }
     }
 
     /// The held text of a candidate in a stretch.
@@ -326,23 +357,25 @@ impl FrameReader {
         }
     }
 
-    /// Acts on findings in a string that stands alone.
-    fn alone(
-        &mut self,
-        (index, segment): (usize, &Segment),
-        findings: &[Finding],
-        holes: &mut Vec<Hole>,
-        exchange: &mut Exchange,
-    ) -> Verdict {
+    /// What is found in a string by itself.
+    fn alone(&mut self, segment: &Segment, exchange: &mut Exchange) -> Vec<Finding> {
+        let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
         if !findings.is_empty() {
-            self.note(findings, exchange);
+            self.note(&findings, exchange);
         }
-        for finding in findings.iter().filter(|one| self.plan.guardrails.redacts(one)) {
-            let value = segment.text.get(finding.span()).unwrap_or_default();
-            let placeholder = self.plan.vault.hide(&self.plan.guardrails, finding, value);
-            holes.push((index, finding.span(), placeholder));
-        }
-        self.plan.guardrails.judge(findings)
+        findings
+    }
+
+    /// What is replaced in a string that stands alone.
+    fn replaced(&self, (index, segment): (usize, &Segment), findings: &[Finding]) -> Vec<Hole> {
+        let (text, mut holes) = (&segment.text, Holes::default());
+        let redacting = findings.iter().filter(|one| self.plan.guardrails.redacts(one));
+        redacting.for_each(|one| holes.found(one.clone()));
+        let restored = self.plan.vault.restore(text).into_iter();
+        restored.for_each(|(span, value)| holes.put(span, value));
+        let value = |span: Range<usize>| text.get(span).unwrap_or_default().to_owned();
+        let holes = holes.take(text.len()).0.into_iter();
+        holes.map(|hole| (index, hole.span, self.stand_in(hole.stands, value))).collect()
     }
 
     fn note(&mut self, findings: &[Finding], exchange: &mut Exchange) {
