@@ -2,6 +2,7 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::heads::Heads;
 use super::shapes::{self, Quad};
 
 /// What matches begin with.
@@ -11,15 +12,17 @@ pub(super) struct First {
     pub(super) bytes: ByteSet,
     /// The shapes of their first four bytes, and what of each counts.
     pub(super) quads: Vec<Quad>,
+    /// What their first bytes may be, place by place.
+    pub(super) heads: Heads,
     /// Whether all begin with a letter or digit.
     pub(super) is_word: bool,
 }
 
 impl First {
     pub(super) fn of(hir: &Hir) -> Self {
-        let mut first = Self { bytes: ByteSet::default(), quads: Vec::new(), is_word: true };
+        let (quads, heads) = (shapes::beginnings(std::slice::from_ref(hir)), Heads::of(hir));
+        let mut first = Self { bytes: ByteSet::default(), quads, heads, is_word: true };
         first.mark(hir);
-        first.quads = shapes::beginnings(std::slice::from_ref(hir));
         first
     }
 

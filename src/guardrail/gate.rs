@@ -2,6 +2,8 @@
 //! called stands close together in memory, apart from the patterns, which are many and large.
 
 use super::first::{ByteSet, First};
+use super::heads::Heads;
+use super::kinds::Start;
 use super::quads::{QuadSet, Quads};
 use super::shapes::quad;
 use super::sweep::{Place, View};
@@ -22,6 +24,7 @@ struct Gate {
     begins_words: bool,
     whole_word: bool,
     bytes: ByteSet,
+    heads: Heads,
 }
 
 impl Gates {
@@ -29,7 +32,8 @@ impl Gates {
     pub(super) fn add(&mut self, first: &First, whole_word: bool) {
         let quads = self.quads.add(&first.quads);
         let begins_words = whole_word && first.is_word;
-        self.all.push(Gate { quads, begins_words, whole_word, bytes: first.bytes });
+        let (bytes, heads) = (first.bytes, first.heads);
+        self.all.push(Gate { quads, begins_words, whole_word, bytes, heads });
     }
 
     fn allows(&self, gate: &Gate, quad: u32) -> bool {
@@ -69,11 +73,14 @@ impl<'s> Starts<'s> {
         let bytes = self.view.text.as_bytes();
         if gate.begins_words {
             let mut words = kinds.words_from(span.start).iter();
-            let word = words.find(|word| word.at >= span.end || self.gates.allows(gate, word.quad));
+            let may_begin = |word: &Start| {
+                self.gates.allows(gate, word.quad) && gate.heads.allow(bytes, word.at)
+            };
+            let word = words.find(|word| word.at >= span.end || may_begin(word));
             return word.map(|word| word.at).filter(|at| *at < span.end);
         }
         let may_begin = |at: &usize| {
-            bytes.get(*at).is_some_and(|byte| gate.bytes.contains(*byte))
+            gate.heads.allow(bytes, *at)
                 && !(gate.whole_word && kinds.cuts(*at))
                 && self.gates.allows(gate, quad(bytes, *at))
         };

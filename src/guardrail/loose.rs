@@ -46,6 +46,8 @@ pub(super) struct Vocabulary {
     signatures: HashMap<u64, String, BuildHasherDefault<AsItIs>>,
     /// Tells at once that a signature is not there.
     bloom: Vec<u64>,
+    /// By first and last letter, how long words and their misspellings are: most others need no signature.
+    lengths: Vec<u64>,
 }
 
 impl Vocabulary {
@@ -68,7 +70,14 @@ impl Vocabulary {
                 *bits |= 1 << (bit % 64);
             }
         }
-        Self { words, signatures, bloom }
+        let mut lengths = vec![0_u64; 32 * 32];
+        for word in words.iter().filter(|word| word.len() >= SWAPPED_MIN) {
+            if let Some(slot) = ends(word.as_bytes()).and_then(|ends| lengths.get_mut(ends)) {
+                // A letter is missing, or one is there twice.
+                *slot |= 0b111 << (word.len() - 1);
+            }
+        }
+        Self { words, signatures, bloom, lengths }
     }
 
     /// The text with words put back, and the way back to it; `None` when nothing had to be.
@@ -121,15 +130,22 @@ impl Vocabulary {
         if token.len() < SWAPPED_MIN || token.len() > WORD_BYTES_MAX {
             return None;
         }
+        let lengths = ends(token.as_bytes()).and_then(|ends| self.lengths.get(ends))?;
+        if lengths >> token.len() & 1 == 0 {
+            return None;
+        }
         let signature = signature(token.as_bytes())?;
         let bit = bit(signature);
         if self.bloom.get(bit / 64).is_none_or(|bits| bits >> (bit % 64) & 1 == 0) {
             return None;
         }
         let word = self.signatures.get(&signature)?;
+        // Mostly it is the word itself.
+        if word.eq_ignore_ascii_case(token) {
+            return None;
+        }
         let token = token.to_ascii_lowercase();
-        (*word != token && !self.words.contains(&token) && !KNOWN.contains(token.as_str()))
-            .then_some(word)
+        (!self.words.contains(&token) && !KNOWN.contains(token.as_str())).then_some(word)
     }
 }
 
@@ -161,6 +177,12 @@ fn signature(word: &[u8]) -> Option<u64> {
     let (first, last) = (word.first()?, word.last()?);
     let inner: u64 = word.iter().fold(0, |sum, letter| sum.wrapping_add(weight(*letter)));
     Some(sign(*first, *last, word.len(), inner))
+}
+
+/// A number for the first and the last letter of a word, whatever their case.
+fn ends(word: &[u8]) -> Option<usize> {
+    let (first, last) = (word.first()?, word.last()?);
+    Some(usize::from(first & 31) * 32 + usize::from(last & 31))
 }
 
 fn sign(first: u8, last: u8, len: usize, sum: u64) -> u64 {
