@@ -24,6 +24,7 @@ main() {
   start_servers
   passed=0 failed=0
   run_program "$work/venv/bin/python" tests/clients/google_genai.py
+  run_program "$work/venv/bin/python" tests/clients/google_genai_features.py
   run_program "$work/venv/bin/python" tests/clients/openai_sdk.py
   run_program node tests/clients/google_genai.mjs
   run_program node tests/clients/openai_sdk.mjs
