@@ -101,8 +101,7 @@ pub struct Outbox {
 impl Outbox {
     /// For the admin.
     pub fn dead_letters(&self) -> DeadLetters {
-        let ledger = self.recorder.ledger().clone();
-        DeadLetters { file: self.file.clone(), ledger, filled: self.filled.clone() }
+        DeadLetters { file: self.file.clone(), filled: self.filled.clone() }
     }
 }
 

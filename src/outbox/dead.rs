@@ -7,7 +7,6 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 use super::file::OutboxFile;
-use super::ledger::Ledger;
 use crate::store::StoreError;
 use crate::store::erasure::Erasure;
 
@@ -15,7 +14,6 @@ use crate::store::erasure::Erasure;
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     pub(super) file: Arc<OutboxFile>,
-    pub(super) ledger: Arc<Ledger>,
     pub(super) filled: Arc<Notify>,
 }
 
@@ -52,7 +50,6 @@ impl DeadLetters {
     pub async fn retry(&self, id: Option<String>) -> Result<Retried, StoreError> {
         let retried = self.on_file(move |file| file.retry(id.as_deref())).await?;
         if retried.sent > 0 {
-            self.ledger.found_filed(retried.sent, retried.bytes);
             self.filled.notify_one();
         }
         Ok(retried)

@@ -141,9 +141,15 @@ impl OutboxFile {
         Ok(connection)
     }
 
-    /// Adds records, and keeps aside what is none, in one transaction.
-    pub(super) fn append(&self, records: &[&str], spoilt: &[DeadLetter]) -> Result<(), StoreError> {
-        self.with(|connection| {
+    /// Adds records, and keeps aside what is none, in one transaction. `spoilt_bytes`: of what is none, as it
+    /// stood in the journal.
+    pub(super) fn append(
+        &self,
+        records: &[&str],
+        spoilt: &[DeadLetter],
+        spoilt_bytes: u64,
+    ) -> Result<(), StoreError> {
+        let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             bury(&transaction, spoilt)?;
             for batch in batches(records) {
@@ -152,6 +158,9 @@ impl OutboxFile {
                 transaction.prepare_cached(APPEND)?.execute(params)?;
             }
             transaction.commit()
+        };
+        self.moving(write, |ledger, ()| {
+            ledger.filed(records.len() as u64, spoilt.len() as u64, spoilt_bytes);
         })
     }
 
@@ -173,14 +182,20 @@ impl OutboxFile {
         })
     }
 
-    /// Removes what was stored and keeps aside what was refused, in one transaction.
-    pub(super) fn settle(&self, load: &Load, dead: &[DeadLetter]) -> Result<(), StoreError> {
-        self.with(|connection| {
+    /// Removes what was stored, so many, and keeps aside what was refused, in one transaction.
+    pub(super) fn settle(
+        &self,
+        load: &Load,
+        stored: u64,
+        dead: &[DeadLetter],
+    ) -> Result<(), StoreError> {
+        let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             bury(&transaction, dead)?;
             transaction.prepare_cached(REMOVE)?.execute([load.first, load.last])?;
             transaction.commit()
-        })
+        };
+        self.moving(write, |ledger, ()| ledger.shipped(stored, dead.len() as u64, load.bytes))
     }
 
     /// Dead letters in the order of their ids, from behind one.
@@ -202,7 +217,7 @@ impl OutboxFile {
 
     /// Makes records of dead letters again, those that still read as executions.
     pub(super) fn retry(&self, id: Option<&str>) -> Result<Retried, StoreError> {
-        self.with(|connection| {
+        let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             let mut retried = Retried { sent: 0, kept: 0, bytes: 0 };
             for (id, json) in letters_of(&transaction, id)? {
@@ -219,7 +234,8 @@ impl OutboxFile {
             }
             transaction.commit()?;
             Ok(retried)
-        })
+        };
+        self.moving(write, |ledger, retried| ledger.found_filed(retried.sent, retried.bytes))
     }
 
     /// Removes dead letters of a user from before an order.
@@ -242,11 +258,24 @@ impl OutboxFile {
         &self,
         work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.moving(work, |_ledger, _worked| {})
+    }
+
+    /// The same of work that moves records. The ledger follows before anybody else sees the file: whoever ships
+    /// what was just filed must find it counted.
+    fn moving<T>(
+        &self,
+        work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
+        moved: impl FnOnce(&Ledger, &T),
+    ) -> Result<T, StoreError> {
         let mut open = self.lock();
         let worked = match &mut *open {
             Some(connection) => mended(connection, work),
             None => self.connect().and_then(|connection| mended(open.insert(connection), work)),
         };
+        if let Ok(worked) = &worked {
+            moved(&self.ledger, worked);
+        }
         worked.map_err(|error| from_driver(&error))
     }
 
@@ -394,6 +423,22 @@ mod tests {
     }
 
     impl Fixture {
+        /// As if they had come by the journal.
+        fn append(
+            &self,
+            records: &[&str],
+            spoilt: &[DeadLetter],
+            spoilt_bytes: u64,
+        ) -> Result<(), StoreError> {
+            let bytes = records.iter().map(|record| record.len() as u64).sum();
+            self.1.ledger.found_journaled(records.len() as u64, bytes);
+            self.1.append(records, spoilt, spoilt_bytes)
+        }
+
+        fn settle(&self, load: &Load, dead: &[DeadLetter]) -> Result<(), StoreError> {
+            self.1.settle(load, load.records.len() as u64, dead)
+        }
+
         fn totals(&self) -> Totals {
             self.1.with(totals).unwrap()
         }
@@ -425,7 +470,7 @@ mod tests {
         let fixture = Fixture::new();
         let records = records(1_000);
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
-        fixture.1.append(&records, &[]).unwrap();
+        fixture.append(&records, &[], 0).unwrap();
         let totals = fixture.totals();
         let bytes = records.iter().map(|record| record.len() as u64).sum();
         assert_eq!(totals, Totals { executions: 1_000, bytes });
@@ -438,7 +483,7 @@ mod tests {
             assert!(load.bytes <= 300_000);
             assert_eq!(ids(&load)[0], format!("r-{seen}"));
             seen += load.records.len();
-            fixture.1.settle(&load, &[]).unwrap();
+            fixture.settle(&load, &[]).unwrap();
         }
         assert_eq!(seen, 1_000);
         assert_eq!(fixture.totals(), Totals { executions: 0, bytes: 0 });
@@ -449,7 +494,7 @@ mod tests {
         let fixture = Fixture::new();
         let records = records(5);
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
-        fixture.1.append(&records, &[]).unwrap();
+        fixture.append(&records, &[], 0).unwrap();
         let spoil = |from: &str, to: &str| {
             let sql = "update outbox set batch = replace(batch, ?1, ?2)";
             fixture.1.with(|connection| connection.execute(sql, [from, to])).unwrap();
@@ -484,7 +529,7 @@ mod tests {
                 ..Execution::default()
             };
             let record = String::from_utf8(line::encode(&execution)).unwrap();
-            fixture.1.append(&[&record], &[]).unwrap();
+            fixture.append(&[&record], &[], 0).unwrap();
         }
         let sql = "pragma wal_checkpoint(truncate)";
         fixture.1.with(|connection| connection.query_row(sql, [], |_| Ok(()))).unwrap();
@@ -516,9 +561,9 @@ mod tests {
         assert_eq!(load.records.len() + load.spoilt.len(), 60);
         assert!((1..8).contains(&load.spoilt.len()), "{}", load.spoilt.len());
         assert!(!ids(&load).contains(&"r-30-".to_owned()));
-        fixture.1.settle(&load, &load.spoilt).unwrap();
+        fixture.settle(&load, &load.spoilt).unwrap();
         let record = records(1);
-        fixture.1.append(&[&record[0]], &[]).unwrap();
+        fixture.append(&[&record[0]], &[], 0).unwrap();
         assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
     }
 
@@ -536,9 +581,9 @@ mod tests {
             assert_eq!(counted, 60, "{part} %");
             let kept = ids(&load).len();
             assert!(kept * 100 > 60 * (part - 15) && kept < 60, "{part} %: {kept}");
-            fixture.1.settle(&load, &load.spoilt).unwrap();
+            fixture.settle(&load, &load.spoilt).unwrap();
             let record = records(1);
-            fixture.1.append(&[&record[0]], &[]).unwrap();
+            fixture.append(&[&record[0]], &[], 0).unwrap();
             assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
         }
     }

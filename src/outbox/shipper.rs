@@ -135,12 +135,10 @@ impl Shipper {
     }
 
     async fn settle(&self, mut load: Load, mut dead: Vec<DeadLetter>) -> Result<(), StoreError> {
-        let bytes = load.bytes;
         let stored = (load.records.len() - dead.len()) as u64;
         dead.append(&mut load.spoilt);
         let buried = dead.len() as u64;
-        self.blocking(move |file| file.settle(&load, &dead)).await?;
-        self.ledger.shipped(stored, buried, bytes);
+        self.blocking(move |file| file.settle(&load, stored, &dead)).await?;
         if buried > 0 {
             telemetry::events::executions_buried(buried);
         }

@@ -74,7 +74,6 @@ impl Writer {
             self.ledger.found_journaled(count + spoilt, batch.bytes + batch.spoilt_bytes);
         }
         self.keep(&batch)?;
-        self.ledger.filed(count, spoilt, batch.spoilt_bytes);
         if spoilt > 0 {
             telemetry::events::executions_buried(spoilt);
         }
@@ -97,7 +96,10 @@ impl Writer {
     fn keep(&self, batch: &Batch<'_>) -> Result<(), StoreError> {
         let mut told = false;
         loop {
-            let Err(error) = self.file.append(&batch.records, &batch.spoilt) else { return Ok(()) };
+            let Err(error) = self.file.append(&batch.records, &batch.spoilt, batch.spoilt_bytes)
+            else {
+                return Ok(());
+            };
             if !std::mem::replace(&mut told, true) {
                 telemetry::events::outbox_failed(&error.to_string());
             }
