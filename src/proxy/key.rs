@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 
 use super::refusal::{Kind, Refusal};
 use crate::config::{ApiKey, CallerKeys, KeySource};
@@ -15,6 +16,9 @@ use crate::words::clock;
 const GOOGLE: HeaderName = HeaderName::from_static("x-goog-api-key");
 /// Members of a query that are keys.
 const IN_QUERY: [&str; 2] = ["key", "access_token"];
+/// In paths of calls that take a bearer: compatible with `OpenAI`, and Vertex with a project.
+const BY_BEARER: [&str; 4] =
+    ["/openai/", "/openapi/", "/projects/", "/ws/google.cloud.aiplatform."];
 /// How often a file is looked at.
 const LOOKS: Duration = Duration::from_secs(1);
 
@@ -69,7 +73,11 @@ impl Key {
         query: &mut Option<String>,
         headers: &mut HeaderMap,
     ) -> Result<(), Refusal> {
-        let is_keyed = |pair: &str| IN_QUERY.contains(&pair.split('=').next().unwrap_or_default());
+        // The upstream decodes a name before it reads it.
+        let is_keyed = |pair: &str| {
+            let name = percent_decode_str(pair.split('=').next().unwrap_or_default());
+            IN_QUERY.contains(&name.decode_utf8_lossy().as_ref())
+        };
         let in_query = query.as_ref().is_some_and(|query| query.split('&').any(is_keyed));
         let in_headers = headers.contains_key(GOOGLE) || headers.contains_key(AUTHORIZATION);
         if self.caller_keys == CallerKeys::Refuse && (in_query || in_headers) {
@@ -86,7 +94,7 @@ impl Key {
             *query = (!rest.is_empty()).then_some(rest);
         }
         let key = self.key();
-        if path.contains("/openai/") || path.contains("/openapi/") {
+        if BY_BEARER.iter().any(|part| path.contains(part)) {
             headers.insert(AUTHORIZATION, bearer(&key));
         } else {
             headers.insert(GOOGLE, key);
@@ -174,10 +182,13 @@ mod tests {
         let bearer = vec![("authorization".to_owned(), "Bearer the-key".to_owned())];
         let (native, openai) =
             ("/v1beta/models/m:generateContent", "/v1beta/openai/chat/completions");
+        let vertex = "/v1/projects/p/locations/l/publishers/google/models/m:generateContent";
         for (path, query, name, left, headers) in [
             (native, None, "", None, &google),
             (native, Some("alt=sse"), "", Some("alt=sse"), &google),
             (openai, None, "", None, &bearer),
+            (vertex, None, "", None, &bearer),
+            (native, Some("alt=sse&%6Bey=mine"), "", Some("alt=sse"), &google),
             (native, Some("key=mine"), "", None, &google),
             (native, Some("alt=sse&key=mine&x=1"), "x-goog-api-key", Some("alt=sse&x=1"), &google),
             (native, Some("access_token=mine&keys=2"), "authorization", Some("keys=2"), &google),
