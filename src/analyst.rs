@@ -10,7 +10,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,6 +19,7 @@ use crate::outbox::Ledger;
 use crate::results::{
     ArmPlan, Design, Losses, Measured, Metric, Milestone, Results, Rules, results,
 };
+use crate::rounds::Rounds;
 use crate::statistics::Alpha;
 use crate::store::audit::Entry;
 use crate::store::outcomes::Kept;
@@ -82,12 +82,15 @@ pub async fn study(
     plan.rules.alpha =
         frozen.and_then(Value::as_f64).and_then(Alpha::new).unwrap_or(plan.rules.alpha);
     let now = clock::now_micros();
-    let mut found = results(&plan, &collected, now, losses);
-    // The one look of a fixed analysis is kept whole, whoever takes it.
-    if depth == Depth::Calls || found.is_final {
-        collected.latencies = Some(store.latencies(definition.id.0, CALLS_MAX).await?);
-        found = results(&plan, &collected, now, losses);
-    }
+    let counts = (depth == Depth::Counts).then(|| results(&plan, &collected, now, losses));
+    let found = match counts {
+        Some(counts) if !counts.is_final => counts,
+        // The one look of a fixed analysis is kept whole, whoever takes it.
+        _ => {
+            collected.latencies = Some(store.latencies(definition.id.0, CALLS_MAX).await?);
+            results(&plan, &collected, now, losses)
+        }
+    };
     let milestones = reached(&found);
     let is_new = milestones.iter().any(|one| {
         !collected
@@ -110,13 +113,8 @@ pub async fn study(
 /// Studies all experiments under way, keeps their results and brings the counters of definitions up to date,
 /// until `stop`.
 pub async fn run(store: Arc<dyn Store>, ledger: Arc<Ledger>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    let mut rounds = Rounds::every(EVERY, stop);
+    while rounds.next().await {
         // A store that is away is told of by the outbox; what is missed here is done a minute later.
         drop(round(store.as_ref(), &losses(&ledger)).await);
     }

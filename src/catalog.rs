@@ -195,6 +195,14 @@ impl TenantCatalog {
     }
 }
 
+/// What `name` or `name@version` names; `None`: what is behind the @ is no number.
+pub fn named(text: &str) -> Option<(&str, Option<u32>)> {
+    match text.rsplit_once('@') {
+        None => Some((text, None)),
+        Some((name, version)) => Some((name, Some(version.parse().ok()?))),
+    }
+}
+
 impl TemplateName {
     /// A version by number: `None` when there is none, `Err` with the reason when it is broken.
     pub fn version(&self, number: u32) -> Option<Result<Served, &str>> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::DeadLetters;
+use crate::rounds::Rounds;
 use crate::store::erasure::Erasure;
 use crate::store::{Store, StoreError};
 use crate::telemetry::events;
@@ -54,17 +54,9 @@ pub async fn carry_out(
 
 /// Carries out what stands, until `stop`.
 pub async fn run(store: Arc<dyn Store>, dead_letters: DeadLetters, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let done = tokio::select! {
-            () = stop.cancelled() => return,
-            done = round(store.as_ref(), &dead_letters) => done,
-        };
+    let mut rounds = Rounds::every(EVERY, stop);
+    while rounds.next().await {
+        let Some(done) = rounds.cut(round(store.as_ref(), &dead_letters)).await else { return };
         match done {
             // Who has no tables has no orders; who is away is told of elsewhere.
             Ok(()) | Err(StoreError::NotMigrated | StoreError::Unavailable(_)) => {}

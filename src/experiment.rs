@@ -9,7 +9,7 @@ mod groups;
 mod reallocate;
 
 pub use allocation::{Allocation, NotCovered, Range};
-pub use assign::{BUCKETS, HASH_VERSION, Purpose, bucket, canonical, hashed};
+pub use assign::{BUCKETS, HASH_VERSION, Purpose, UNIT_BYTES_MAX, bucket, canonical, hashed};
 pub use groups::{Group, Grouped, Groups};
 pub use reallocate::{Mode, Moves, Reallocated, Refused, Target};
 

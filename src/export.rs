@@ -17,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Export;
 use crate::execution::Execution;
-use crate::telemetry::metrics;
+use crate::telemetry::events;
+use crate::telemetry::metrics::{self, Exported};
 use json_lines::JsonLines;
 use otlp::Otlp;
 use span::Spans;
@@ -97,7 +98,7 @@ impl Taps {
             if let Some(bytes) = bytes
                 && !tap.take(bytes)
             {
-                metrics::exported(tap.form.sink(), metrics::Exported::Dropped, 1);
+                metrics::exported(tap.form.sink(), Exported::Dropped, 1);
             }
         }
     }
@@ -120,6 +121,31 @@ impl Form {
             Self::Line => json_lines::SINK,
             Self::Span(_) => otlp::SINK,
         }
+    }
+}
+
+/// What became of the copies of one sink. The first failure of several in a row is told.
+#[derive(Debug)]
+struct Books {
+    sink: &'static str,
+    fails: bool,
+}
+
+impl Books {
+    fn of(sink: &'static str) -> Self {
+        Self { sink, fails: false }
+    }
+
+    fn sent(&mut self, count: u64) {
+        self.fails = false;
+        metrics::exported(self.sink, Exported::Sent, count);
+    }
+
+    fn failed(&mut self, count: u64, why: &str) {
+        if !std::mem::replace(&mut self.fails, true) {
+            events::export_failed(self.sink, why);
+        }
+        metrics::exported(self.sink, Exported::Failed, count);
     }
 }
 

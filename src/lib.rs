@@ -29,6 +29,7 @@ pub mod retention;
 
 pub mod config;
 pub mod export;
+pub mod rounds;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

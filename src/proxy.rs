@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,7 @@ use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::upstream::Upstream;
 use crate::words::secret::Secret;
+use refusal::{Kind, Refusal};
 
 /// Everything a request may borrow.
 #[derive(Debug)]
@@ -78,6 +79,14 @@ pub struct Rules {
     pub placeholder_key: Secret,
     /// Whether callers come by TLS.
     pub speaks_tls: bool,
+}
+
+impl Proxy {
+    /// A place among the streams that may be open.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = self.streams.clone().try_acquire_owned();
+        place.map_err(|_full| Refusal::new(Kind::Overloaded, "too many open streams"))
+    }
 }
 
 impl Rules {

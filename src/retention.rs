@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Retention;
+use crate::rounds::Rounds;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{events, metrics};
 use crate::words::clock;
@@ -19,19 +19,10 @@ const BREATH: Duration = Duration::from_millis(10);
 
 /// Tidies up until `stop`.
 pub async fn run(store: Arc<dyn Store>, retention: Retention, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut fails = false;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let done = tokio::select! {
-            () = stop.cancelled() => return,
-            done = round(store.as_ref(), &retention) => done,
-        };
-        let failed = match done {
+    let (mut rounds, mut fails) = (Rounds::every(EVERY, stop), false);
+    while rounds.next().await {
+        let Some(done) = rounds.cut(round(store.as_ref(), &retention)).await else { return };
+        fails = match done {
             // Who has no tables is told so elsewhere.
             Ok(()) | Err(StoreError::NotMigrated) => false,
             Err(error) => {
@@ -41,7 +32,6 @@ pub async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cancellation
                 true
             }
         };
-        fails = failed;
     }
 }
 

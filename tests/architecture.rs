@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 11] = [
     &["words"],
     &["execution", "experiment", "gemini", "guardrail", "price", "statistics", "template"],
     &["catalog", "results"],
-    &["config", "telemetry", "upstream"],
+    &["config", "rounds", "telemetry", "upstream"],
     &["export", "store"],
     &["backtest", "listen", "outbox", "refresh", "retention"],
     &["analyst", "erasure"],

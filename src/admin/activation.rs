@@ -176,7 +176,8 @@ fn ungrouped(held: &Held) -> Result<(), Problem> {
     match ab_test_group {
         None => Ok(()),
         Some(group) => Err(Problem::conflict(format!(
-            "{name}@{version} belongs to the ab_test_group {group:?}; PUT /templates/{} with              \"ab_test_group\": null takes it out while it is not active",
+            "{name}@{version} belongs to the ab_test_group {group:?}; PUT /templates/{} with \
+             \"ab_test_group\": null takes it out while it is not active",
             held.id()
         ))),
     }
@@ -285,7 +286,8 @@ pub(super) async fn deactivate(
             let is_pointed_at = from.definition.ab_test_group.is_none();
             if asked.require_fallback
                 && is_pointed_at
-                && admin.refresher.fallback(&tenant, name).is_none() {
+                && admin.refresher.fallback(&tenant, name).is_none()
+            {
                 return Err(Problem::conflict(format!(
                     "without {name}@{} nothing would serve {name:?}: neither the environment nor the \
                      files define it",

@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Call, Params};
+use super::names::REASON_CHARS_MAX;
 use super::problem::Problem;
 use crate::erasure;
+use crate::experiment::UNIT_BYTES_MAX;
 use crate::store::Change;
 use crate::store::audit::Entry;
 use crate::store::erasure::Erasure;
@@ -22,9 +24,6 @@ use crate::words::clock;
 
 /// How long one request erases: the answer must be there within two seconds.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Calls with longer keys are refused.
-const USER_BYTES_MAX: usize = 256;
-const REASON_CHARS_MAX: usize = 1_000;
 
 /// Of whom.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -88,8 +87,9 @@ pub(super) async fn erase(
 
 impl Whom {
     fn order(&self) -> Result<Erasure, Problem> {
-        if !(1..=USER_BYTES_MAX).contains(&self.user.len()) {
-            let detail = format!("user must have 1 to {USER_BYTES_MAX} bytes");
+        // Calls with longer keys are refused.
+        if !(1..=UNIT_BYTES_MAX).contains(&self.user.len()) {
+            let detail = format!("user must have 1 to {UNIT_BYTES_MAX} bytes");
             return Err(Problem::bad_request(detail));
         }
         let reason = self.reason.as_ref().map_or(0, |reason| reason.chars().count());

@@ -8,7 +8,7 @@ const PART_BYTES_MAX: usize = 200;
 const TEXT_CHARS_MAX: usize = 10_000;
 const TAGS_MAX: usize = 32;
 const TAG_CHARS_MAX: usize = 64;
-const REASON_CHARS_MAX: usize = 1_000;
+pub(super) const REASON_CHARS_MAX: usize = 1_000;
 
 /// Collects everything that is wrong with a body.
 #[derive(Debug, Default)]

@@ -33,29 +33,26 @@ impl Version {
         let messages = self.template.render(values)?;
         let chars: usize = messages.iter().map(|message| message.text.chars().count()).sum();
         let token_estimate = chars.div_ceil(CHARS_A_TOKEN);
-        let mut trial =
-            Trial { messages, verdict: Verdict::Allow, found: Vec::new(), token_estimate };
-        let Some((guardrails, scope)) = guardrails else { return Ok(trial) };
-        let given = self.template.variables().iter();
-        for variable in given.filter(|one| one.trust == Trust::Untrusted) {
-            if let Some(text) = untrusted_text(variable, values) {
-                let place = format!("variables.{}", variable.name);
-                trial.inspect(guardrails, &scope.untrusted, &text, &place);
+        let (mut verdict, mut found) = (Verdict::Allow, Vec::new());
+        let mut inspect = |guardrails: &Guardrails, rules: &RuleSet, text: &str, place: String| {
+            let findings = guardrails.scan(text, rules);
+            verdict = verdict.max(guardrails.judge(&findings));
+            found.extend(findings.into_iter().map(|finding| (finding, place.clone())));
+        };
+        if let Some((guardrails, scope)) = guardrails {
+            let given = self.template.variables().iter();
+            for variable in given.filter(|one| one.trust == Trust::Untrusted) {
+                if let Some(text) = untrusted_text(variable, values) {
+                    let place = format!("variables.{}", variable.name);
+                    inspect(guardrails, &scope.untrusted, &text, place);
+                }
+            }
+            for (index, message) in messages.iter().enumerate() {
+                let place = format!("messages[{index}]");
+                inspect(guardrails, &scope.rendered, &message.text, place);
             }
         }
-        let texts: Vec<String> = trial.messages.iter().map(|one| one.text.clone()).collect();
-        for (index, text) in texts.iter().enumerate() {
-            trial.inspect(guardrails, &scope.rendered, text, &format!("messages[{index}]"));
-        }
-        Ok(trial)
-    }
-}
-
-impl Trial {
-    fn inspect(&mut self, guardrails: &Guardrails, rules: &RuleSet, text: &str, place: &str) {
-        let findings = guardrails.scan(text, rules);
-        self.verdict = self.verdict.max(guardrails.judge(&findings));
-        self.found.extend(findings.into_iter().map(|finding| (finding, place.to_owned())));
+        Ok(Trial { messages, verdict, found, token_estimate })
     }
 }
 

@@ -10,7 +10,7 @@ use super::arguments::Rendering;
 use super::{say, settings};
 use crate::app;
 use crate::catalog::trial::Trial;
-use crate::catalog::{Served, TenantCatalog};
+use crate::catalog::{self, Served, TenantCatalog};
 use crate::template::RenderError;
 use crate::words::ids::Tenant;
 
@@ -35,8 +35,7 @@ pub fn render(file: Option<&Path>, asked: &Rendering) -> anyhow::Result<()> {
 
 /// The version that a name, or `name@version`, stands for.
 fn served(tenant: &TenantCatalog, asked: &str) -> anyhow::Result<Served> {
-    let (name, number) =
-        asked.split_once('@').map_or((asked, None), |(name, number)| (name, Some(number)));
+    let (name, number) = catalog::named(asked).context("a version is a whole number")?;
     let Some(template) = tenant.template(name) else {
         let mut known: Vec<&str> = tenant.templates().map(|(name, _)| name.as_str()).collect();
         known.sort_unstable();
@@ -47,7 +46,6 @@ fn served(tenant: &TenantCatalog, asked: &str) -> anyhow::Result<Served> {
         return active
             .with_context(|| format!("{name} has no active version; name one, as in {name}@1"));
     };
-    let number = number.parse().context("a version is a whole number")?;
     match template.version(number) {
         Some(served) => served.map_err(|why| anyhow::anyhow!("{asked} does not compile: {why}")),
         None => bail!("{name} has no version {number}"),

@@ -15,7 +15,7 @@ pub const BUCKETS: u32 = 100_000;
 /// Of this hash. Another one is another version, never an edit: it would move every unit.
 pub const HASH_VERSION: u32 = 1;
 /// Bytes of a unit.
-const UNIT_BYTES_MAX: usize = 256;
+pub const UNIT_BYTES_MAX: usize = 256;
 
 /// What a bucket decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
 
-use super::{Item, next};
+use super::{Books, Item, next};
 use crate::config::JsonLinesTo;
-use crate::telemetry::events;
-use crate::telemetry::metrics::{self, Exported};
 
 pub(super) const SINK: &str = "json_lines";
 /// They hold what is kept of prompts.
@@ -18,31 +16,23 @@ const OWNER_ONLY: u32 = 0o600;
 
 pub(super) struct JsonLines {
     to: JsonLinesTo,
-    /// Whether the last batch was not written whole: the next one begins on a line of its own.
-    failed: bool,
+    books: Books,
 }
 
 impl JsonLines {
     pub(super) fn new(to: JsonLinesTo) -> Self {
-        Self { to, failed: false }
+        Self { to, books: Books::of(SINK) }
     }
 
     pub(super) async fn run(mut self, mut queue: Receiver<Item>) {
         while let Some(items) = next(&mut queue).await {
             let count = items.len() as u64;
-            let (to, torn) = (self.to.clone(), self.failed);
+            // What was not written whole is followed by a line of its own.
+            let (to, torn) = (self.to.clone(), self.books.fails);
             let written = spawn_blocking(move || write(&to, torn, &items)).await;
             match written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-                Ok(()) => {
-                    self.failed = false;
-                    metrics::exported(SINK, Exported::Sent, count);
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.failed, true) {
-                        events::export_failed(SINK, &error.to_string());
-                    }
-                    metrics::exported(SINK, Exported::Failed, count);
-                }
+                Ok(()) => self.books.sent(count),
+                Err(error) => self.books.failed(count, &error.to_string()),
             }
         }
     }

@@ -11,9 +11,8 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
-use super::{BadSink, Item, next, span};
+use super::{BadSink, Books, Item, next, span};
 use crate::config::Collector;
-use crate::telemetry::events;
 use crate::telemetry::metrics::{self, Exported};
 
 pub(super) const SINK: &str = "otlp";
@@ -30,8 +29,7 @@ pub(super) struct Otlp {
     client: Client,
     url: Url,
     headers: HeaderMap,
-    /// Whether the last batch failed.
-    failed: bool,
+    books: Books,
 }
 
 /// Why a batch did not arrive. Holds no URL, which may hold a key.
@@ -59,7 +57,7 @@ impl Otlp {
             .timeout(DEADLINE)
             .build()
             .map_err(|error| BadSink(error.without_url().to_string()))?;
-        Ok(Self { client, url, headers, failed: false })
+        Ok(Self { client, url, headers, books: Books::of(SINK) })
     }
 
     pub(super) async fn run(mut self, mut queue: Receiver<Item>) {
@@ -70,16 +68,10 @@ impl Otlp {
             match self.deliver(body, &queue).await {
                 Ok(rejected) => {
                     let rejected = rejected.min(count);
-                    self.failed = false;
-                    metrics::exported(SINK, Exported::Sent, count - rejected);
+                    self.books.sent(count - rejected);
                     metrics::exported(SINK, Exported::Failed, rejected);
                 }
-                Err(why) => {
-                    if !std::mem::replace(&mut self.failed, true) {
-                        events::export_failed(SINK, &why);
-                    }
-                    metrics::exported(SINK, Exported::Failed, count);
-                }
+                Err(why) => self.books.failed(count, &why),
             }
         }
     }

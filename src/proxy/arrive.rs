@@ -55,7 +55,7 @@ pub(super) struct Head {
     pub(super) query: Option<String>,
     /// The template named by the path, with its version if that is named too.
     pub(super) prefix: Option<String>,
-    /// Scheme and host by which the caller came here.
+    /// Scheme and host by which the caller came here, where an answer may have to name them.
     pub(super) address: Option<String>,
 }
 
@@ -180,7 +180,6 @@ fn is_host(host: &str) -> bool {
 }
 
 fn head(proxy: &Proxy, parts: Parts) -> Result<Head, Refusal> {
-    let address = headers::address(&parts, proxy.rules.speaks_tls);
     let path = parts.uri.path();
     let (prefix, path) = match path
         .strip_prefix(TEMPLATE_PREFIX)
@@ -194,6 +193,8 @@ fn head(proxy: &Proxy, parts: Parts) -> Result<Head, Refusal> {
     };
     let query = parts.uri.query().map(str::to_owned);
     let route = Route::read(&parts.method, &path, query.as_deref());
+    let is_unread = route.call == Call::Opaque;
+    let address = is_unread.then(|| headers::address(&parts, proxy.rules.speaks_tls)).flatten();
     Ok(Head { method: parts.method, headers: parts.headers, route, query, prefix, address })
 }
 

@@ -213,9 +213,11 @@ impl Exchange {
         }
     }
 
-    /// Notes what was found in those parts of a prompt that may be kept.
+    /// Notes what was found in those parts of a prompt that may be kept, if it must not be kept with them.
     pub(super) fn found(&mut self, note: impl FnOnce(&mut kept::Found)) {
-        if let Some(open) = &mut self.0 {
+        if let Some(open) = self.0.as_mut()
+            && open.store_prompts() == StorePrompts::Redacted
+        {
             note(&mut open.found);
         }
     }
@@ -270,10 +272,9 @@ impl Exchange {
         if !open.recorded {
             return;
         }
+        let choice = open.store_prompts();
         let mut execution = open.execution;
-        let name = execution.template_name.as_ref();
-        let own_choice = name.and_then(|name| open.store_prompts_of.get(name));
-        open.found.keep(*own_choice.unwrap_or(&open.store_prompts), &mut execution);
+        open.found.keep(choice, &mut execution);
         execution.outcome = outcome;
         execution.success = outcome == Outcome::Success;
         execution.error_type = error_type.map(str::to_owned);
@@ -281,6 +282,15 @@ impl Exchange {
             clock::millis(clock::monotonic().duration_since(open.started));
         execution.overhead_ms = Some(clock::millis(open.own));
         open.recorder.record(&execution);
+    }
+}
+
+impl Open {
+    /// The operator's choice for the template of the call.
+    fn store_prompts(&self) -> StorePrompts {
+        let name = self.execution.template_name.as_ref();
+        let own_choice = name.and_then(|name| self.store_prompts_of.get(name));
+        *own_choice.unwrap_or(&self.store_prompts)
     }
 }
 

@@ -17,8 +17,9 @@ use super::arrive::{Arrived, Head, malformed};
 use super::exchange::Exchange;
 use super::headers::{CONVERSATION, TEMPLATE, TENANT, USER, VARIABLES, own};
 use super::refusal::{Kind, Refusal};
-use crate::catalog::{Catalog, TenantCatalog};
+use crate::catalog::{self, Catalog, TenantCatalog};
 use crate::config::{RouteRule, VariableSource};
+use crate::experiment::UNIT_BYTES_MAX;
 use crate::gemini::json::walk;
 use crate::gemini::members::Members;
 use crate::words::ids::Tenant;
@@ -100,9 +101,6 @@ pub(super) fn identify(
     });
     Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
 }
-
-/// Units longer than this are not hashed, and an index over them would not hold.
-const UNIT_BYTES_MAX: usize = 256;
 
 fn bounded(what: &str, unit: Option<String>) -> Result<Option<String>, Refusal> {
     match unit {
@@ -237,14 +235,11 @@ fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
 impl TemplateRef {
     /// Reads `name` or `name@version`.
     fn read(text: &str) -> Result<Self, Refusal> {
-        let Some((name, version)) = text.rsplit_once('@') else {
-            return Ok(Self { name: text.to_owned(), version: None });
+        let Some((name, version)) = catalog::named(text) else {
+            let message = format!("{:?}: a version is a number, as in name@3", short(text));
+            return Err(Refusal::new(Kind::NotFound, message));
         };
-        let version = version.parse().map_err(|_no_number| {
-            let text = short(text);
-            Refusal::new(Kind::NotFound, format!("{text:?}: a version is a number, as in name@3"))
-        })?;
-        Ok(Self { name: name.to_owned(), version: Some(version) })
+        Ok(Self { name: name.to_owned(), version })
     }
 }
 

@@ -236,13 +236,7 @@ pub(super) fn rendered(
             return Ok(Verdict::Blocked(Blocked::of(planned, &guardrails, &placed)));
         }
     }
-    let place = match arrived.framing {
-        Some(_) => match proxy.streams.clone().try_acquire_owned() {
-            Ok(place) => Some(place),
-            Err(_full) => return Err(Refusal::new(Kind::Overloaded, "too many open streams")),
-        },
-        None => None,
-    };
+    let place = arrived.framing.map(|_| proxy.place()).transpose()?;
     let answer = AnswerPlan {
         place,
         dialect: arrived.dialect,

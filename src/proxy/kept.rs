@@ -60,9 +60,9 @@ impl Found {
     fn take_out(&mut self, part: &mut Value) {
         // The longest first: others may be within it.
         self.texts.sort_by_key(|one| std::cmp::Reverse(one.text.len()));
-        let mut redacted = part.clone();
+        let (mut redacted, written) = (part.clone(), part.to_string());
         let all = self.texts.iter().all(|one| {
-            let is_there = part.to_string().contains(&*quoted(&one.text));
+            let is_there = written.contains(&quoted(&one.text));
             replace(&mut redacted, one);
             is_there
         });

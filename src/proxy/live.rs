@@ -11,7 +11,7 @@ use super::Proxy;
 use super::arrive::Live;
 use super::exchange::Exchange;
 use super::forward::{self, Answered};
-use super::refusal::{Kind, Refusal};
+use super::refusal::Refusal;
 use super::reply::Reply;
 use super::{identify, inspect, relay};
 use crate::execution::Outcome;
@@ -41,11 +41,7 @@ pub(super) async fn tunnel(
         execution.streamed = true;
     });
     let cleared = inspect::live(proxy, head)?;
-    let place = proxy
-        .streams
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_full| Refusal::new(Kind::Overloaded, "too many open streams"))?;
+    let place = proxy.place()?;
     let mut answered = forward::forward(proxy, cleared, exchange).await?;
     exchange.note(|execution| execution.http_status = Some(answered.head.status.as_u16()));
     let switched = answered.head.extensions.remove::<OnUpgrade>();

@@ -3,11 +3,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::tidy::ROWS_MAX;
 use crate::words::digest;
 use crate::words::ids::Tenant;
-
-/// Executions erased in one transaction: nobody waits for it longer than some milliseconds.
-pub(super) const ROWS_MAX: i64 = 500;
 
 /// An order. It is carried out in parts, and again whenever something of before it arrives late.
 #[derive(Debug, Clone, PartialEq, Eq)]

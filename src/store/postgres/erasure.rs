@@ -5,13 +5,15 @@ use tokio_postgres::types::Type;
 
 use super::{ADMIN_DEADLINE, Param, Postgres};
 use crate::store::StoreError;
-use crate::store::erasure::{Erased, Erasure, ROWS_MAX, Standing};
+use crate::store::erasure::{Erased, Erasure, Standing};
+use crate::store::tidy::ROWS_MAX;
 use crate::words::ids::Tenant;
 
 pub(super) const ORDER: &str = "
     insert into prompt_erasures (id, tenant_id, user_id, user_sha256, requested_at)
-    values ($1, $2, $3, encode(sha256(convert_to($3, 'UTF8')), 'hex'), $4)";
+    values ($1, $2, $3, $5, $4)";
 
+/// What both statements go by: the order's id, the tenant, the user and the moment.
 pub(super) fn order<'p>(erasure: &'p Erasure, tenant: &'p String) -> [Param<'p>; 4] {
     [
         (&erasure.id, Type::UUID),

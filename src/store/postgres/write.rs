@@ -100,8 +100,9 @@ impl Writing<'_> {
 
     async fn order(&self, erasures: &[Erasure]) -> Result<(), StoreError> {
         for erasure in erasures {
-            let tenant = erasure.tenant.to_string();
-            self.ask(erasure::ORDER, &erasure::order(erasure, &tenant)).await?;
+            let (tenant, sha256) = (erasure.tenant.to_string(), erasure.user_sha256());
+            let [id, tenant, user, at] = erasure::order(erasure, &tenant);
+            self.ask(erasure::ORDER, &[id, tenant, user, at, (&sha256, Type::TEXT)]).await?;
         }
         Ok(())
     }

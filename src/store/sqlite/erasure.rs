@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
-use crate::store::erasure::{Erased, Erasure, ROWS_MAX, Standing};
+use crate::store::erasure::{Erased, Erasure, Standing};
+use crate::store::tidy::ROWS_MAX;
 use crate::words::ids::Tenant;
 
 const ORDER: &str = "
