@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use chaperone::words::digest::sha256_hex;
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::harness::{
     CHAT, GENERATE, Options, STREAM, Sidecar, chat, contents, eventually, pair, raw,
@@ -153,15 +153,9 @@ async fn what_upstream_says_of_waiting_passes_and_nothing_is_tried_again() {
 /// An upstream that answers the first request of each connection and, when `reads` is set, takes in a
 /// second one; then it closes. Counts the requests it was sent.
 async fn closing(reads: bool) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let requests = Arc::new(AtomicUsize::new(0));
     let counted = requests.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, reads, counted.clone()));
-        }
-    });
+    let address = raw::serve(move |stream| serve(stream, reads, counted.clone())).await;
     (address, requests)
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::harness::{Options, Sidecar, Upstream, eventually, pair, raw};
 
@@ -64,29 +64,21 @@ async fn an_upload_goes_on_where_it_began() {
 
 /// An upstream that switches, and then says everything it hears in capitals.
 async fn shouting() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                let read = stream.read(&mut buffer).await.unwrap();
-                let head = String::from_utf8_lossy(&buffer[..read]).to_lowercase();
-                assert!(
-                    head.contains("upgrade: websocket") && head.contains("connection: upgrade")
-                );
-                assert!(head.contains("sec-websocket-key: dghlihnhbxbszsbub25jzq=="), "{head}");
-                let switched = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
-                                 upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-                stream.write_all(switched).await.unwrap();
-                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                    buffer[..read].make_ascii_uppercase();
-                    stream.write_all(&buffer[..read]).await.unwrap();
-                }
-            });
+    raw::serve(|mut stream| async move {
+        let mut buffer = vec![0; 65536];
+        let read = stream.read(&mut buffer).await.unwrap();
+        let head = String::from_utf8_lossy(&buffer[..read]).to_lowercase();
+        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"));
+        assert!(head.contains("sec-websocket-key: dghlihnhbxbszsbub25jzq=="), "{head}");
+        let switched = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
+                         upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        stream.write_all(switched).await.unwrap();
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            buffer[..read].make_ascii_uppercase();
+            stream.write_all(&buffer[..read]).await.unwrap();
         }
-    });
-    address
+    })
+    .await
 }
 
 async fn switched(sidecar: &Sidecar) -> TcpStream {

@@ -32,38 +32,42 @@ pub async fn read(stream: &mut TcpStream, patience: Duration) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// An upstream that answers every connection with these bytes after it has read a request's head,
-/// then closes. Gives its address.
-pub async fn upstream(answer: &'static [u8]) -> SocketAddr {
+/// A server that does this with every connection. Gives its address.
+pub async fn serve<F: Future<Output = ()> + Send + 'static>(
+    connection: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                drop(stream.read(&mut buffer).await);
-                drop(stream.write_all(answer).await);
-                drop(stream.shutdown().await);
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(connection(stream));
         }
     });
     address
 }
 
+/// An upstream that answers every connection with these bytes after it has read a request's head,
+/// then closes. Gives its address.
+pub async fn upstream(answer: &'static [u8]) -> SocketAddr {
+    serve(move |mut stream| async move {
+        let mut buffer = vec![0; 65536];
+        drop(stream.read(&mut buffer).await);
+        drop(stream.write_all(answer).await);
+        drop(stream.shutdown().await);
+    })
+    .await
+}
+
 /// An upstream that reads and never answers; tells when its connection is closed.
 pub async fn silent() -> (SocketAddr, tokio::sync::mpsc::Receiver<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (closed, seen) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let closed = closed.clone();
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
-                assert!(closed.send(()).await.is_ok());
-            });
+    let address = serve(move |mut stream| {
+        let closed = closed.clone();
+        async move {
+            let mut buffer = vec![0; 65536];
+            while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            assert!(closed.send(()).await.is_ok());
         }
     });
-    (address, seen)
+    (address.await, seen)
 }
