@@ -153,6 +153,7 @@ routes! {
     delete "/executions" erasure::erase;
     get "/executions/{id}" executions::read;
     get "/dead-letters" dead_letters::list;
+    delete "/dead-letters" dead_letters::discard;
     post "/dead-letters/retry" dead_letters::retry;
     get "/audit" audit::list;
     get "/in-force" lists::in_force;

@@ -217,6 +217,7 @@ impl App {
             shipper,
             exports: exports.into_iter().collect(),
             writer: Some(outbox.writer),
+            written: outbox.written,
         }
     }
 }
@@ -245,6 +246,7 @@ struct Running {
     shipper: JoinSet<()>,
     exports: JoinSet<()>,
     writer: Option<std::thread::JoinHandle<()>>,
+    written: CancellationToken,
 }
 
 impl Running {
@@ -255,6 +257,8 @@ impl Running {
             _ = self.listeners.join_next() => "a listener ended",
             _ = self.tasks.join_next() => "a background task ended",
             _ = self.shipper.join_next() => "the shipper ended",
+            () = self.written.cancelled() => "the writer of the outbox ended",
+            Some(_) = self.exports.join_next() => "an export ended",
         }
     }
 

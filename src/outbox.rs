@@ -4,10 +4,14 @@
 //! then the outbox, a table of the local file (a row is a batch); then the store, and only then out of the
 //! table. Whatever cannot be kept is counted as lost, exactly.
 
+#[macro_use]
+mod said;
+
 mod dead;
 mod file;
 mod journal;
 mod ledger;
+mod letter;
 mod line;
 mod mend;
 mod salvage;
@@ -20,6 +24,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Audit, Durability, WhenFull};
 use crate::execution::Execution;
@@ -30,11 +35,11 @@ use journal::Journal;
 use ledger::Rules;
 use writer::Writer;
 
-pub use dead::{DeadLetters, Letter, Retried};
+pub use dead::{DeadLetters, Discard, Letter, Retried};
 use file::Place;
 
 pub use file::OutboxFile;
-pub use ledger::{Ledger, Standing};
+pub use ledger::{Ledger, Standing, Totals};
 pub use shipper::ship;
 
 /// The request path's end.
@@ -49,7 +54,7 @@ struct Door {
 
 impl Recorder {
     /// Accepts an execution: when this returns, the kernel has it, and the disk where a power cut must not
-    /// lose it. What cannot be kept is counted as lost.
+    /// lose it, if it takes it. What cannot be kept is counted as lost.
     pub fn record(&self, execution: &Execution) {
         let Err(error) = self.keep(execution) else { return };
         self.0.ledger.misses(execution);
@@ -65,7 +70,14 @@ impl Recorder {
         if !ledger.admit(bytes) {
             return Err(io::Error::other("the outbox is full"));
         }
-        journal.append(&line).inspect_err(|_| ledger.missed(bytes))
+        let position = journal.append(&line).inspect_err(|_| ledger.missed(bytes))?;
+        if let Err(error) = journal.settle(position) {
+            // It goes on to the outbox all the same: only a power cut may take it until then.
+            if ledger.set_writable(false) {
+                telemetry::events::journal_failed(&error.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Whether a record made now would be kept.
@@ -96,12 +108,14 @@ pub struct Outbox {
     pub filled: Arc<Notify>,
     /// The thread that fills the file; ends when every recorder is gone.
     pub writer: JoinHandle<()>,
+    /// Cancelled when that thread has ended, for whatever reason.
+    pub written: CancellationToken,
 }
 
 impl Outbox {
     /// For the admin.
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters { file: self.file.clone(), filled: self.filled.clone() }
+        DeadLetters::new(self.file.clone(), self.filled.clone())
     }
 }
 
@@ -128,7 +142,12 @@ pub fn start(
         filled: filled.clone(),
         taps,
     };
-    let thread = thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run());
+    let written = CancellationToken::new();
+    let end = written.clone().drop_guard();
+    let thread = thread::Builder::new().name("outbox".to_owned()).spawn(move || {
+        let _end = end;
+        writer.run();
+    });
     let recorder = Recorder(Arc::new(Door { journal, ledger }));
-    Ok(Outbox { recorder, file, filled, writer: thread.map_err(local)? })
+    Ok(Outbox { recorder, file, filled, writer: thread.map_err(local)?, written })
 }

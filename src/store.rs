@@ -53,7 +53,7 @@ pub const LOCAL_FILE: &str = "chaperone.db";
 const ROWS_A_THREAD: usize = 2_000;
 
 /// Why the store did not do as asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, is starting or stopping, or took too long.
     #[error("the database is unavailable: {0}")]
@@ -182,6 +182,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What was done under an `Idempotency-Key`.
     async fn done(&self, actor: &str, key: &str) -> Result<Option<Done>, StoreError>;
+
+    /// Batches of records that it takes at once, at most.
+    fn batches_at_once(&self) -> usize;
 
     /// Stores executions, each given as its JSON; those already there stay as they are.
     async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError>;

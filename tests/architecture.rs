@@ -19,11 +19,12 @@ const LAYERS: [&[&str]; 11] = [
 ];
 
 /// Libraries with their owners.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 17] = [
     ("aho_corasick", &["guardrail"]),
     ("anyhow", &["app", "cli", "main"]),
     ("axum", &["admin", "simulator"]),
     ("clap", &["cli", "main"]),
+    ("deadpool", &["store"]),
     ("deadpool_postgres", &["store"]),
     ("flate2", &["cli", "outbox", "proxy", "simulator"]),
     ("hyper", &["app", "listen", "proxy"]),

@@ -11,7 +11,8 @@ use chaperone::listen::{self, Bounds, Lifetime};
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 
-use crate::harness::{GENERATE, Options, Sidecar, TempDir, Upstream, eventually};
+use crate::harness::binary::Binary;
+use crate::harness::{GENERATE, Options, Sidecar, TempDir, Upstream, contents, eventually};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -166,4 +167,19 @@ async fn lines_hold_what_the_store_holds_and_a_file_may_be_rotated() {
     sidecar.say(GENERATE, &[], "hello").await;
     let line = eventually("a new file is begun", async || lines().pop()).await;
     assert_eq!(line["template_name"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_that_nobody_reads_holds_up_no_stop() {
+    let (upstream, data_dir) = (Upstream::start().await, Arc::new(TempDir::new()));
+    let pipe = data_dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let lines = ("CHAPERONE_EXPORT__JSON_LINES", pipe.to_str().unwrap());
+    let mut binary = Binary::start(&upstream.url(), &data_dir, &[lines]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let call = client.post(format!("http://{}{GENERATE}", binary.data)).body(contents("hello"));
+    assert_eq!(call.header("x-goog-api-key", "k").send().await.unwrap().status(), 200);
+    binary.signal("TERM");
+    let ended = eventually("it ends", async || binary.child.try_wait().unwrap()).await;
+    assert!(ended.success());
 }

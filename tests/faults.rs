@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::database::Database;
 use crate::harness::traffic::Traffic;
-use crate::harness::{Options, Sidecar, TempDir, Upstream, eventually};
+use crate::harness::{GENERATE, Options, Sidecar, TempDir, Upstream, eventually};
 
 const POLL: &str = "[catalog]\npoll_interval_ms = 100";
 
@@ -494,4 +494,33 @@ async fn this_binary_on_the_schema_of_the_one_after() {
     all_are_stored(&sidecar, &database, calls).await;
     let state = database.store().migration_state().await.unwrap();
     assert_eq!((state.is_current(), state.unknown), (true, vec![99]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_asked_once_a_second() {
+    let upstream = Upstream::start().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://nobody@{}/none", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            drop(connection);
+            if tell.send(std::time::Instant::now()).is_err() {
+                return;
+            }
+        }
+    });
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).database(&url)).await;
+    for _ in 0..40 {
+        // Admins who ask meanwhile are told at once, and nobody knocks for them.
+        assert_eq!(sidecar.admin("/executions").await.status, 503);
+        assert_eq!(sidecar.say(GENERATE, &[], "hello").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let attempts: Vec<std::time::Instant> = told.try_iter().collect();
+    assert!(attempts.len() >= 3, "{attempts:?}");
+    for pair in attempts.windows(2) {
+        let pause = pair[1].duration_since(pair[0]);
+        assert!(pause > Duration::from_millis(700), "{pause:?}");
+    }
 }

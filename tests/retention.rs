@@ -120,6 +120,38 @@ async fn the_embedded_store_keeps_within_its_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_in_the_same_file_cost_no_execution() {
+    let directory = TempDir::new();
+    let store = Sqlite::new(directory.path()).unwrap();
+    store.migrate_up().await.unwrap();
+    put(&store, &[execution(1, 1, 10)]).await;
+    let file = rusqlite::Connection::open(directory.path().join("chaperone.db")).unwrap();
+    file.execute_batch(
+        "create table outbox (id integer primary key, executions integer, bytes integer, batch text);
+         create table outbox_dead_letters (id text primary key, reason text, execution text);
+         create table outbox_damaged_1 (id integer primary key, executions integer, bytes integer, batch text);
+         insert into outbox_dead_letters values ('a', '', printf('%.*c', 9000000, 'x'));
+         insert into outbox values (1, 1, 9000000, printf('%.*c', 9000000, 'x'));
+         insert into outbox_damaged_1 select * from outbox",
+    )
+    .unwrap();
+    tidy(&store, &retention(400, PartitionBy::Month, 8 * 1024 * 1024)).await;
+    assert_eq!(ids(&store).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_whose_clock_is_ahead_drops_nothing_of_the_others() {
+    let database = Database::new().await;
+    let store = database.store();
+    store.migrate_up().await.unwrap();
+    put(&store, &[Execution { created_at: Timestamp::now(), ..execution(1, 1, 10) }]).await;
+    let ahead = Timestamp::now() + SignedDuration::from_hours(24 * 500);
+    let tidied = store.tidy(&retention(30, PartitionBy::Month, u64::MAX), ahead).await.unwrap();
+    assert_eq!((tidied.made, tidied.dropped, tidied.rows), (vec![], vec![], 0));
+    assert_eq!(ids(&store).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_made_ahead_and_dropped_whole() {
     let database = Database::new().await;
     let store = database.store();

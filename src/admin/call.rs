@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::{CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -37,6 +38,9 @@ impl<T: DeserializeOwned> FromRequestParts<Admin> for Params<T> {
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         if target.contains("%00") {
             return Err(Problem::bad_request("the address holds U+0000, which no text here does"));
+        }
+        if percent_decode_str(target).decode_utf8().is_err() {
+            return Err(Problem::bad_request("the address holds bytes that are no UTF-8"));
         }
         let Query(params) = Query::from_request_parts(parts, admin)
             .await

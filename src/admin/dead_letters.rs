@@ -1,16 +1,21 @@
-//! Executions that the store refused, and another try for them. They wait in the local file of the sidecar
-//! that is asked.
+//! Executions that the store refused, another try for them, and their end. They wait in the local file of the
+//! sidecar that is asked.
 
 use axum::Json;
 use axum::extract::State;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::call::{self, Call, Params};
+use super::names;
 use super::problem::Problem;
-use crate::outbox::Letter;
+use crate::outbox::{Discard, Letter};
+use crate::store::Change;
+use crate::store::audit::Entry;
+use crate::words::ids::Tenant;
 
 /// Which dead letters.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -27,7 +32,7 @@ pub(super) struct Asked {
 /// An execution that was kept aside.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DeadLetter {
-    /// The execution's request id, or a place where the disk spoilt one.
+    /// The execution's id, or a place where the disk spoilt one.
     id: String,
     /// What the store said of it.
     reason: String,
@@ -102,4 +107,50 @@ pub(super) async fn retry(
         }
         _ => Ok(Json(RetriedBody { retried: retried.sent, unreadable: retried.kept })),
     }
+}
+
+/// Which are removed: one, or the old ones.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Useless {
+    /// The one with this id.
+    id: Option<String>,
+    /// All that were kept aside before this moment.
+    #[param(value_type = Option<String>, format = DateTime)]
+    before: Option<Timestamp>,
+    /// Why, for the audit.
+    #[param(max_length = 1000)]
+    reason: Option<String>,
+}
+
+/// What went.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DiscardedBody {
+    /// Dead letters that are gone for good.
+    discarded: u64,
+}
+
+#[utoipa::path(delete, path = "/dead-letters", params(Useless),
+    responses((status = 200, body = DiscardedBody)))]
+pub(super) async fn discard(
+    State(admin): State<Admin>,
+    Params(useless): Params<Useless>,
+    call: Call,
+) -> Result<Json<DiscardedBody>, Problem> {
+    let which = match (useless.id, useless.before) {
+        (Some(id), None) => Discard::One(id),
+        (None, Some(at)) => Discard::Before(at),
+        _ => return Err(Problem::bad_request("give either id or before")),
+    };
+    let object = match &which {
+        Discard::One(id) => id.clone(),
+        Discard::Before(at) => format!("before {at}"),
+    };
+    let entry = Entry {
+        reason: names::reason(useless.reason)?,
+        ..call.entry("dead_letter.discard", ("dead_letter", object), &Tenant::default())
+    };
+    admin.store.commit(&Change { audit: vec![entry], ..Change::default() }).await?;
+    Ok(Json(DiscardedBody { discarded: admin.dead_letters.discard(which).await? }))
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::call::{self, Call, Params};
-use super::names::REASON_CHARS_MAX;
+use super::names;
 use super::problem::Problem;
 use crate::erasure;
 use crate::experiment::UNIT_BYTES_MAX;
@@ -67,7 +67,7 @@ pub(super) async fn erase(
     let user_sha256 = erasure.user_sha256();
     let entry = Entry {
         after: Some(json!({"order": erasure.id, "before": erasure.requested_at}).to_string()),
-        reason: whom.reason,
+        reason: names::reason(whom.reason)?,
         ..call.entry("user.erase", ("user", user_sha256.clone()), &erasure.tenant)
     };
     let erasures = vec![erasure.clone()];
@@ -90,11 +90,6 @@ impl Whom {
         // Calls with longer keys are refused.
         if !(1..=UNIT_BYTES_MAX).contains(&self.user.len()) {
             let detail = format!("user must have 1 to {UNIT_BYTES_MAX} bytes");
-            return Err(Problem::bad_request(detail));
-        }
-        let reason = self.reason.as_ref().map_or(0, |reason| reason.chars().count());
-        if reason > REASON_CHARS_MAX {
-            let detail = format!("reason must have at most {REASON_CHARS_MAX} characters");
             return Err(Problem::bad_request(detail));
         }
         Ok(Erasure {

@@ -38,9 +38,10 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> String {
         accepted: standing.accepted,
         stored: standing.stored,
         dead: standing.dead,
+        aside: standing.aside.count,
         lost: standing.lost,
         waiting: standing.waiting(),
-        outbox_bytes: standing.bytes,
+        outbox_bytes: standing.bytes_kept(),
     });
     admin.metrics.run_upkeep();
     admin.metrics.render()
@@ -70,8 +71,9 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
             "stored": standing.stored,
             "waiting": standing.waiting(),
             "dead_lettered": standing.dead,
+            "dead_letters": standing.aside.count,
             "lost": standing.lost,
-            "outbox_bytes": standing.bytes,
+            "outbox_bytes": standing.bytes_kept(),
         },
         "degraded": degraded(&admin),
     }))
@@ -110,8 +112,12 @@ fn degraded(admin: &Admin) -> Vec<Value> {
             format!("{} wait in the outbox: the store does not take them", standing.waiting()),
         );
     }
-    if standing.dead > 0 {
-        note("executions", format!("{} were refused by the store and kept aside", standing.dead));
+    if !standing.writable {
+        note("executions", "the disk of storage.data_dir does not take them".to_owned());
+    }
+    if standing.aside.count > 0 {
+        let why = format!("{} were refused or spoilt and are kept aside", standing.aside.count);
+        note("executions", why);
     }
     if standing.lost > 0 {
         note("executions", format!("{} were lost", standing.lost));

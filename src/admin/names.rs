@@ -8,7 +8,17 @@ const PART_BYTES_MAX: usize = 200;
 const TEXT_CHARS_MAX: usize = 10_000;
 const TAGS_MAX: usize = 32;
 const TAG_CHARS_MAX: usize = 64;
-pub(super) const REASON_CHARS_MAX: usize = 1_000;
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// A reason that stands in a query.
+pub(super) fn reason(reason: Option<String>) -> Result<Option<String>, Problem> {
+    let chars = reason.as_ref().map_or(0, |reason| reason.chars().count());
+    if chars > REASON_CHARS_MAX {
+        let detail = format!("reason must have at most {REASON_CHARS_MAX} characters");
+        return Err(Problem::bad_request(detail));
+    }
+    Ok(reason)
+}
 
 /// Collects everything that is wrong with a body.
 #[derive(Debug, Default)]

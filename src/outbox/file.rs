@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 use serde_json::value::RawValue;
 
-use super::dead::{Letter, Retried};
-use super::ledger::Ledger;
+use super::dead::{self, bury};
+use super::ledger::{Ledger, Totals};
+use super::letter::{self, DeadLetter};
 use super::line;
 use super::mend;
 use super::salvage::{is_damage, is_full, is_unreadable, salvage};
-use crate::execution::Execution;
-use crate::store::erasure::Erasure;
 use crate::store::{LOCAL_FILE, StoreError};
 use crate::telemetry;
 
@@ -34,19 +33,19 @@ const TABLES: &str = "
         id text primary key,
         reason text not null,
         execution text not null,
-        at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))";
+        at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));
+    create index if not exists outbox_dead_letters_totals on outbox_dead_letters (octet_length(execution))";
 const APPEND: &str = "insert into outbox (executions, bytes, batch) values (?1, ?2, ?3)";
-const OLDEST: &str = "select id, executions, bytes, batch from outbox order by id";
+const OLDEST: &str =
+    concat!("select id, ", said!(totals), ", batch from outbox where id > ?1 order by id");
 const REMOVE: &str = "delete from outbox where id between ?1 and ?2";
-const TOTALS: &str = "select coalesce(sum(executions), 0), coalesce(sum(bytes), 0) from outbox";
-const BURY: &str =
-    "insert or replace into outbox_dead_letters (id, reason, execution) values (?1, ?2, ?3)";
-
-const LETTERS: &str = "select id, reason, execution, at from outbox_dead_letters
-     where ?1 is null or id > ?1 order by id limit ?2";
-const LETTERS_OF: &str =
-    "select id, execution from outbox_dead_letters where ?1 is null or id = ?1 order by id";
-const RAISE: &str = "delete from outbox_dead_letters where id = ?1";
+const TOTALS: &str = concat!(
+    "select coalesce(sum(",
+    said!(executions),
+    "), 0), coalesce(sum(",
+    said!(bytes),
+    "), 0) from outbox"
+);
 
 /// The file, opened when the disk lets it be.
 #[derive(Debug)]
@@ -66,30 +65,13 @@ pub(super) struct Place {
     pub(super) is_shared: bool,
 }
 
-/// How much waits in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Totals {
-    /// Executions.
-    executions: u64,
-    /// Bytes of their batches.
-    bytes: u64,
-}
-
-/// An execution that will not be stored, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DeadLetter {
-    pub(super) id: String,
-    pub(super) reason: String,
-    /// Its JSON, or what is left of it.
-    pub(super) execution: String,
-}
-
 /// Some rows of the table, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     pub(super) first: i64,
     pub(super) last: i64,
-    pub(super) bytes: u64,
+    /// By what the rows say of themselves.
+    pub(super) claimed: Totals,
     /// Their JSON.
     pub(super) records: Vec<String>,
     /// What was spoilt.
@@ -129,6 +111,10 @@ impl OutboxFile {
         Ok(file)
     }
 
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     fn connect(&self) -> rusqlite::Result<Connection> {
         let mut connection = Connection::open(self.place.data_dir.join(LOCAL_FILE))?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -136,8 +122,11 @@ impl OutboxFile {
         // NORMAL hands every commit to the kernel, FULL to the disk.
         let synchronous = if self.place.survives_power_cut { "full" } else { "normal" };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        let left_over = mended(&mut connection, totals)?;
-        self.ledger.found_filed(left_over.executions, left_over.bytes);
+        // What was in it is in no free page of it: of a user who was erased nothing is left.
+        connection.pragma_update(None, "secure_delete", true)?;
+        let (filed, dead) = mended(&mut connection, |one| Ok((totals(one)?, dead::totals(one)?)))?;
+        self.ledger.found_filed(filed);
+        self.ledger.found_dead(dead);
         Ok(connection)
     }
 
@@ -151,34 +140,41 @@ impl OutboxFile {
     ) -> Result<(), StoreError> {
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
-            bury(&transaction, spoilt)?;
-            for batch in batches(records) {
-                let text = batch.concat();
-                let params = params![batch.len() as u64, text.len() as u64, text];
-                transaction.prepare_cached(APPEND)?.execute(params)?;
-            }
-            transaction.commit()
+            let aside = bury(&transaction, spoilt)?;
+            append(&transaction, records)?;
+            transaction.commit()?;
+            Ok(aside)
         };
-        self.moving(write, |ledger, ()| {
-            ledger.filed(records.len() as u64, spoilt.len() as u64, spoilt_bytes);
+        self.moving(write, |ledger, aside| {
+            let spoilt = Totals { count: spoilt.len() as u64, bytes: spoilt_bytes };
+            ledger.filed(records.len() as u64, spoilt, *aside);
         })
+        .map(drop)
     }
 
-    /// The oldest rows: of so many bytes, or a single one that has more.
-    pub(super) fn oldest(&self, bytes_max: u64) -> Result<Load, StoreError> {
-        self.with(|connection| {
+    /// The oldest rows behind one: of so many bytes, or a single one that has more.
+    pub(super) fn oldest(&self, behind: i64, bytes_max: usize) -> Result<Load, StoreError> {
+        let read = |connection: &mut Connection| {
             let mut statement = connection.prepare_cached(OLDEST)?;
-            let mut rows = statement.query([])?;
-            let mut load = Load::default();
+            let mut rows = statement.query([behind])?;
+            let (mut load, mut bytes) = (Load::default(), 0);
             while let Some(row) = rows.next()? {
-                let (id, bytes): (i64, u64) = (row.get(0)?, row.get(2)?);
-                if load.bytes > 0 && load.bytes + bytes > bytes_max {
+                let batch = row.get_ref(3)?.as_bytes()?;
+                bytes += batch.len();
+                if !load.is_empty() && bytes > bytes_max {
                     break;
                 }
-                let batch = row.get_ref(3)?.as_bytes()?;
-                load.add(id, row.get(1)?, bytes, batch);
+                load.add(row.get(0)?, Totals { count: row.get(1)?, bytes: row.get(2)? }, batch);
             }
             Ok(load)
+        };
+        self.moving(read, |ledger, load| {
+            if behind == 0 && load.is_empty() {
+                match ledger.missing() {
+                    0 => {}
+                    missing => telemetry::events::executions_missing(missing),
+                }
+            }
         })
     }
 
@@ -191,70 +187,17 @@ impl OutboxFile {
     ) -> Result<(), StoreError> {
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
-            bury(&transaction, dead)?;
+            let aside = bury(&transaction, dead)?;
             transaction.prepare_cached(REMOVE)?.execute([load.first, load.last])?;
-            transaction.commit()
-        };
-        self.moving(write, |ledger, ()| ledger.shipped(stored, dead.len() as u64, load.bytes))
-    }
-
-    /// Dead letters in the order of their ids, from behind one.
-    pub(super) fn letters(
-        &self,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<Letter>, StoreError> {
-        self.with(|connection| {
-            connection
-                .prepare_cached(LETTERS)?
-                .query_map(params![after, limit], |row| {
-                    let (id, reason) = (row.get(0)?, row.get(1)?);
-                    Ok(Letter { id, reason, execution: row.get(2)?, at: row.get(3)? })
-                })?
-                .collect()
-        })
-    }
-
-    /// Makes records of dead letters again, those that still read as executions.
-    pub(super) fn retry(&self, id: Option<&str>) -> Result<Retried, StoreError> {
-        let write = |connection: &mut Connection| {
-            let transaction = connection.transaction()?;
-            let mut retried = Retried { sent: 0, kept: 0, bytes: 0 };
-            for (id, json) in letters_of(&transaction, id)? {
-                if serde_json::from_str::<Execution>(&json).is_err() {
-                    retried.kept += 1;
-                    continue;
-                }
-                let line = String::from_utf8_lossy(&line::of_json(&json)).into_owned();
-                let bytes = line.len() as u64;
-                transaction.prepare_cached(APPEND)?.execute(params![1, bytes, line])?;
-                transaction.prepare_cached(RAISE)?.execute([id])?;
-                retried.sent += 1;
-                retried.bytes += bytes;
-            }
             transaction.commit()?;
-            Ok(retried)
+            Ok(aside)
         };
-        self.moving(write, |ledger, retried| ledger.found_filed(retried.sent, retried.bytes))
+        let dead = dead.len() as u64;
+        self.moving(write, |ledger, aside| ledger.shipped(load.claimed, stored, dead, *aside))
+            .map(drop)
     }
 
-    /// Removes dead letters of a user from before an order.
-    pub(super) fn erase(&self, erasure: &Erasure) -> Result<u64, StoreError> {
-        self.with(|connection| {
-            let transaction = connection.transaction()?;
-            let mut erased = 0;
-            for (id, json) in letters_of(&transaction, None)? {
-                if concerns(&json, erasure) {
-                    transaction.prepare_cached(RAISE)?.execute([id])?;
-                    erased += 1;
-                }
-            }
-            transaction.commit()?;
-            Ok(erased)
-        })
-    }
-
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
@@ -263,7 +206,7 @@ impl OutboxFile {
 
     /// The same of work that moves records. The ledger follows before anybody else sees the file: whoever ships
     /// what was just filed must find it counted.
-    fn moving<T>(
+    pub(super) fn moving<T>(
         &self,
         work: impl Fn(&mut Connection) -> rusqlite::Result<T>,
         moved: impl FnOnce(&Ledger, &T),
@@ -300,18 +243,22 @@ fn mended<T>(
 }
 
 /// What waits.
-fn totals(connection: &mut Connection) -> rusqlite::Result<Totals> {
-    connection
-        .query_row(TOTALS, [], |row| Ok(Totals { executions: row.get(0)?, bytes: row.get(1)? }))
+fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
+    connection.query_row(TOTALS, [], |row| Ok(Totals { count: row.get(0)?, bytes: row.get(1)? }))
 }
 
 impl Load {
-    fn add(&mut self, id: i64, count: u64, bytes: u64, batch: &[u8]) {
-        if self.bytes == 0 {
+    pub(super) fn is_empty(&self) -> bool {
+        self.claimed.count == 0
+    }
+
+    fn add(&mut self, id: i64, claimed: Totals, batch: &[u8]) {
+        if self.is_empty() {
             self.first = id;
         }
         self.last = id;
-        self.bytes += bytes;
+        self.claimed.count += claimed.count;
+        self.claimed.bytes += claimed.bytes;
         let before = self.records.len();
         let mut rest: Vec<&[u8]> = Vec::new();
         if batch.starts_with(b"[") {
@@ -328,26 +275,21 @@ impl Load {
                 }
             }
         }
-        let read = (self.records.len() - before) as u64;
-        self.spoilt.extend(letters(&format!("row-{id}"), count.saturating_sub(read), &rest));
+        let said = claimed.count.saturating_sub((self.records.len() - before) as u64);
+        // Of a row that could not be read, nothing but its count is left.
+        let missing = if batch.is_empty() { said } else { letter::spoilt_count(said, &rest) };
+        self.spoilt.extend(letter::spoilt(&format!("row-{id}"), missing, &rest));
     }
 }
 
-/// As many letters as records are missing, of what is left in their place.
-fn letters(place: &str, missing: u64, rest: &[&[u8]]) -> Vec<DeadLetter> {
-    let last = missing.saturating_sub(1);
-    (0..missing)
-        .map(|index| {
-            let at = usize::try_from(index).unwrap_or(usize::MAX);
-            let upto = if index == last { rest.len().max(at) } else { at + 1 };
-            let left = rest.get(at..upto).unwrap_or_default().concat();
-            DeadLetter {
-                id: format!("{place}-{index}"),
-                reason: "it was spoilt on the disk".to_owned(),
-                execution: String::from_utf8_lossy(&left).trim_end().to_owned(),
-            }
-        })
-        .collect()
+/// Adds records in rows of a bounded size.
+pub(super) fn append(connection: &Connection, records: &[&str]) -> rusqlite::Result<()> {
+    for batch in batches(records) {
+        let text = batch.concat();
+        let params = params![batch.len() as u64, text.len() as u64, text];
+        connection.prepare_cached(APPEND)?.execute(params)?;
+    }
+    Ok(())
 }
 
 /// Records in groups of [`ROW_BYTES`].
@@ -366,35 +308,6 @@ fn batches<'r>(records: &'r [&'r str]) -> impl Iterator<Item = &'r [&'r str]> {
     })
 }
 
-fn bury(transaction: &Transaction<'_>, dead: &[DeadLetter]) -> rusqlite::Result<()> {
-    let mut statement = transaction.prepare_cached(BURY)?;
-    for letter in dead {
-        statement.execute(params![letter.id, letter.reason, letter.execution])?;
-    }
-    Ok(())
-}
-
-/// Ids and texts of dead letters: of one, or all.
-fn letters_of(
-    transaction: &Transaction<'_>,
-    id: Option<&str>,
-) -> rusqlite::Result<Vec<(String, String)>> {
-    let mut statement = transaction.prepare_cached(LETTERS_OF)?;
-    statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-}
-
-/// Whether a dead letter goes by an order. What is left of a spoilt one may name the user anywhere.
-fn concerns(json: &str, erasure: &Erasure) -> bool {
-    match serde_json::from_str::<Execution>(json) {
-        Ok(execution) => {
-            execution.user_id.as_ref() == Some(&erasure.user)
-                && execution.tenant_id == erasure.tenant
-                && execution.created_at < erasure.requested_at
-        }
-        Err(_) => json.contains(&serde_json::Value::from(erasure.user.as_str()).to_string()),
-    }
-}
-
 fn from_driver(error: &rusqlite::Error) -> StoreError {
     StoreError::Local(error.to_string())
 }
@@ -402,6 +315,7 @@ fn from_driver(error: &rusqlite::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::execution::Execution;
     use crate::outbox::ledger::Rules;
 
     /// A file in a directory that goes with the test.
@@ -431,7 +345,7 @@ mod tests {
             spoilt_bytes: u64,
         ) -> Result<(), StoreError> {
             let bytes = records.iter().map(|record| record.len() as u64).sum();
-            self.1.ledger.found_journaled(records.len() as u64, bytes);
+            self.1.ledger.found_journaled(Totals { count: records.len() as u64, bytes });
             self.1.append(records, spoilt, spoilt_bytes)
         }
 
@@ -440,7 +354,7 @@ mod tests {
         }
 
         fn totals(&self) -> Totals {
-            self.1.with(totals).unwrap()
+            self.1.with(|connection| totals(connection)).unwrap()
         }
     }
 
@@ -473,20 +387,20 @@ mod tests {
         fixture.append(&records, &[], 0).unwrap();
         let totals = fixture.totals();
         let bytes = records.iter().map(|record| record.len() as u64).sum();
-        assert_eq!(totals, Totals { executions: 1_000, bytes });
+        assert_eq!(totals, Totals { count: 1_000, bytes });
         let mut seen = 0;
         loop {
-            let load = fixture.1.oldest(300_000).unwrap();
-            if load.bytes == 0 {
+            let load = fixture.1.oldest(0, 300_000).unwrap();
+            if load.is_empty() {
                 break;
             }
-            assert!(load.bytes <= 300_000);
+            assert!(load.claimed.bytes <= 300_000);
             assert_eq!(ids(&load)[0], format!("r-{seen}"));
             seen += load.records.len();
             fixture.settle(&load, &[]).unwrap();
         }
         assert_eq!(seen, 1_000);
-        assert_eq!(fixture.totals(), Totals { executions: 0, bytes: 0 });
+        assert_eq!(fixture.totals(), Totals::default());
     }
 
     #[test]
@@ -500,14 +414,65 @@ mod tests {
             fixture.1.with(|connection| connection.execute(sql, [from, to])).unwrap();
         };
         spoil("\"r-2\"", "\"r-9\"");
-        let load = fixture.1.oldest(1).unwrap();
+        let load = fixture.1.oldest(0, 1).unwrap();
         assert_eq!(ids(&load), ["r-0", "r-1", "r-3", "r-4"]);
         assert_eq!(load.spoilt.len(), 1);
         assert!(load.spoilt[0].execution.contains("\"r-9\""), "{:?}", load.spoilt);
         // A lost line break spoils two; they are still two.
         spoil("\n", " ");
-        let load = fixture.1.oldest(1).unwrap();
+        let load = fixture.1.oldest(0, 1).unwrap();
         assert_eq!((load.records.len(), load.spoilt.len()), (0, 5));
+    }
+
+    #[test]
+    fn what_a_row_says_of_itself_is_only_believed_as_far_as_it_can_be() {
+        let records = records(5);
+        let records: Vec<&str> = records.iter().map(String::as_str).collect();
+        let spoilt = [
+            "executions = -88",
+            "executions = 97",
+            "executions = 20000000",
+            "executions = null",
+            "executions = 2.5",
+            "executions = 'five'",
+            "bytes = 1 << 50",
+            "bytes = -1",
+        ];
+        for spoilt in spoilt {
+            let fixture = Fixture::new();
+            fixture.append(&records, &[], 0).unwrap();
+            // As a disk would: a column that is not null takes no null.
+            let sql = format!(
+                "alter table outbox rename to old;
+                 create table outbox (id integer primary key autoincrement, executions integer, bytes integer, batch text);
+                 insert into outbox select * from old; update outbox set {spoilt}"
+            );
+            fixture.1.with(|connection| connection.execute_batch(&sql)).unwrap();
+            assert!(fixture.totals().count <= 97, "{spoilt}");
+            let load = fixture.1.oldest(0, 1).unwrap();
+            assert_eq!((load.records.len(), load.spoilt.len()), (5, 0), "{spoilt}");
+            fixture.settle(&load, &[]).unwrap();
+            assert!(fixture.1.oldest(0, 1).unwrap().is_empty());
+            let now = fixture.1.ledger.standing();
+            assert_eq!(now.stored + now.lost, now.accepted, "{spoilt}: {now:?}");
+            assert_eq!((now.stored, now.waiting()), (5, 0), "{spoilt}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_removed_is_left_in_the_file() {
+        let fixture = Fixture::new();
+        let execution = Execution { user_id: Some("x".repeat(9_000)), ..Execution::default() };
+        let record = String::from_utf8(line::encode(&execution)).unwrap();
+        fixture.append(&[record.as_str(); 40], &[], 0).unwrap();
+        let load = fixture.1.oldest(0, usize::MAX).unwrap();
+        fixture.settle(&load, &[]).unwrap();
+        let sql = "pragma wal_checkpoint(truncate)";
+        fixture.1.with(|connection| connection.query_row(sql, [], |_| Ok(()))).unwrap();
+        for name in std::fs::read_dir(&fixture.0).unwrap() {
+            let bytes = std::fs::read(name.unwrap().path()).unwrap();
+            assert!(!bytes.windows(8).any(|window| window == b"xxxxxxxx"));
+        }
     }
 
     #[test]
@@ -516,7 +481,7 @@ mod tests {
         let old = r#"[{"request_id":"old-1","outcome":"success"},{"request_id":"old-2"}]"#;
         let sql = "insert into outbox (executions, bytes, batch) values (2, 70, ?1)";
         fixture.1.with(|connection| connection.execute(sql, [old])).unwrap();
-        assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["old-1", "old-2"]);
+        assert_eq!(ids(&fixture.1.oldest(0, 1).unwrap()), ["old-1", "old-2"]);
     }
 
     /// Sixty rows on the disk, of one record each, long enough for pages of their own; gives the bytes.
@@ -556,15 +521,15 @@ mod tests {
         let page = at / 4096 * 4096;
         bytes[page..page + 4096].fill(0xff);
         let fixture = reopened(dir, &bytes);
-        assert_eq!(fixture.totals().executions, 60);
-        let load = fixture.1.oldest(u64::MAX).unwrap();
+        assert_eq!(fixture.totals().count, 60);
+        let load = fixture.1.oldest(0, usize::MAX).unwrap();
         assert_eq!(load.records.len() + load.spoilt.len(), 60);
         assert!((1..8).contains(&load.spoilt.len()), "{}", load.spoilt.len());
         assert!(!ids(&load).contains(&"r-30-".to_owned()));
         fixture.settle(&load, &load.spoilt).unwrap();
         let record = records(1);
         fixture.append(&[&record[0]], &[], 0).unwrap();
-        assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
+        assert_eq!(ids(&fixture.1.oldest(0, 1).unwrap()), ["r-0"]);
     }
 
     #[test]
@@ -575,8 +540,8 @@ mod tests {
             std::fs::create_dir(&dir).unwrap();
             let cut = bytes.len() * part / 100;
             let fixture = reopened(dir.clone(), &bytes[..cut]);
-            let counted = fixture.totals().executions;
-            let load = fixture.1.oldest(u64::MAX).unwrap();
+            let counted = fixture.totals().count;
+            let load = fixture.1.oldest(0, usize::MAX).unwrap();
             assert_eq!((load.records.len() + load.spoilt.len()) as u64, counted, "{part} %");
             assert_eq!(counted, 60, "{part} %");
             let kept = ids(&load).len();
@@ -584,7 +549,7 @@ mod tests {
             fixture.settle(&load, &load.spoilt).unwrap();
             let record = records(1);
             fixture.append(&[&record[0]], &[], 0).unwrap();
-            assert_eq!(ids(&fixture.1.oldest(1).unwrap()), ["r-0"]);
+            assert_eq!(ids(&fixture.1.oldest(0, 1).unwrap()), ["r-0"]);
         }
     }
 
@@ -593,7 +558,7 @@ mod tests {
         let (dir, mut bytes) = on_the_disk();
         bytes[..200].fill(0x7f);
         let fixture = reopened(dir, &bytes);
-        assert_eq!(fixture.totals().executions, 0);
+        assert_eq!(fixture.totals().count, 0);
         let aside = std::fs::read_dir(&fixture.0).unwrap().map(|one| one.unwrap());
         let aside: Vec<_> =
             aside.filter(|one| one.file_name().to_string_lossy().contains("damaged")).collect();

@@ -14,8 +14,12 @@ use std::time::Duration;
 
 /// From here on a segment is followed by another.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-/// Read at once, unless a single record is longer.
-const READ_BYTES: u64 = 1024 * 1024;
+/// Of what an earlier process left, read at once unless a single line is longer; a line that is longer than
+/// the second is none.
+const READ_BYTES: u64 = 4 * 1024 * 1024;
+const LINE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What a disk that does not give a part of a file may give of the rest.
+const BLOCK_BYTES: usize = 4096;
 /// What must fit before a disk that was full counts as writable.
 const PROBE_BYTES: usize = 64 * 1024;
 const PREFIX: &str = "outbox-";
@@ -50,16 +54,29 @@ struct Segment {
     /// Of whole lines, but for what an earlier process left.
     bytes: u64,
     read: u64,
-    left_over: bool,
+    /// Records that were not read; of what an earlier process left nobody knows how many.
+    records: Option<u64>,
     sealed: bool,
 }
 
-/// What the reader is given: whole lines, but for the end of what an earlier process left.
+/// A part of a segment: whole lines, but for what an earlier process left.
+#[derive(Debug)]
+struct Part {
+    file: Arc<File>,
+    from: u64,
+    span: u64,
+    records: Option<u64>,
+}
+
+/// What the reader is given.
 #[derive(Debug)]
 pub(super) struct Taken {
+    /// Whole lines but for what the disk has spoilt or cut.
     pub(super) bytes: Vec<u8>,
-    /// Written by a process before this one.
-    pub(super) left_over: bool,
+    /// How long it was when it was written.
+    pub(super) span: u64,
+    /// How many records it was; of what an earlier process left nobody knows.
+    pub(super) records: Option<u64>,
 }
 
 impl Journal {
@@ -68,7 +85,7 @@ impl Journal {
         let mut left_over: Vec<(u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            if let Some(number) = number(&path) {
+            if let Some(number) = number(&path).filter(|_| path.is_file()) {
                 left_over.push((number, path));
             }
         }
@@ -77,10 +94,10 @@ impl Journal {
         let all = left_over
             .into_iter()
             .map(|(_, path)| {
-                let file = File::open(&path)?;
+                let file = File::open(&path).map_err(|error| named(&path, &error))?;
                 let bytes = file.metadata()?.len();
                 let file = Arc::new(file);
-                Ok(Segment { path, file, bytes, read: 0, left_over: true, sealed: true })
+                Ok(Segment { path, file, bytes, read: 0, records: None, sealed: true })
             })
             .collect::<io::Result<_>>()?;
         let segments = Segments { all, position: 0, next_number, closed: false };
@@ -93,8 +110,8 @@ impl Journal {
         })
     }
 
-    /// Hands a line to the kernel, and where a power cut must not lose it, to the disk.
-    pub(super) fn append(&self, line: &[u8]) -> io::Result<()> {
+    /// Hands a line to the kernel; gives the position behind it.
+    pub(super) fn append(&self, line: &[u8]) -> io::Result<u64> {
         let position = {
             let mut segments = self.lock();
             self.make_room(&mut segments)?;
@@ -104,6 +121,12 @@ impl Journal {
             segments.position
         };
         self.appended.notify_one();
+        Ok(position)
+    }
+
+    /// Waits until the disk has what is before a position, where a power cut must not lose it. What it failed
+    /// for is still in the journal.
+    pub(super) fn settle(&self, position: u64) -> io::Result<()> {
         if self.survives_power_cut { beside_the_runtime(|| self.sync(position)) } else { Ok(()) }
     }
 
@@ -113,47 +136,46 @@ impl Journal {
         self.make_room(&mut segments)?;
         let Some(segment) = segments.all.back_mut() else { return Err(gone()) };
         // Empty lines are no records.
-        let written = segment.file.as_ref().write_all(&vec![b'\n'; PROBE_BYTES]);
-        segment.file.set_len(segment.bytes)?;
+        let mut written = segment.file.as_ref().write_all(&vec![b'\n'; PROBE_BYTES]);
+        if self.survives_power_cut {
+            written = written.and_then(|()| segment.file.sync_data());
+        }
+        segment.cut()?;
         written
     }
 
     /// Waits for something to read, for so long.
     pub(super) fn wait(&self, patience: Duration) {
         let segments = self.lock();
-        let nothing = |segments: &mut Segments| segments.unread().is_none() && !segments.closed;
+        let nothing = |segments: &mut Segments| segments.unread_mut().is_none() && !segments.closed;
         drop(self.appended.wait_timeout_while(segments, patience, nothing));
     }
 
     /// The oldest lines that were not read, if any. They stay until [`Journal::done`].
-    pub(super) fn take(&self) -> io::Result<Option<Taken>> {
-        let (file, from, upto, left_over) = {
-            let segments = self.lock();
-            let Some(segment) = segments.unread() else { return Ok(None) };
-            (segment.file.clone(), segment.read, segment.bytes, segment.left_over)
-        };
-        let mut most = READ_BYTES;
-        loop {
-            let length = most.min(upto - from);
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut bytes, from)?;
-            let whole = bytes.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
-            match whole {
-                _ if length == upto - from => return Ok(Some(Taken { bytes, left_over })),
-                Some(whole) => {
-                    bytes.truncate(whole);
-                    return Ok(Some(Taken { bytes, left_over }));
-                }
-                None => most *= 2,
-            }
+    pub(super) fn take(&self) -> Option<Taken> {
+        let part = self.part(false)?;
+        let taken = part.read();
+        if taken.bytes.len() as u64 == part.span {
+            return Some(taken);
         }
+        // The file is shorter than what was written to it. Nothing is appended to it any more, and what is
+        // there is taken for all of it.
+        Some(self.part(true)?.read())
+    }
+
+    fn part(&self, is_last: bool) -> Option<Part> {
+        let mut segments = self.lock();
+        let segment = segments.unread_mut()?;
+        segment.sealed |= is_last;
+        Some(segment.part(is_last))
     }
 
     /// What was taken is in the outbox: the journal lets go of it.
     pub(super) fn done(&self, taken: &Taken) -> io::Result<()> {
         let mut segments = self.lock();
         let Some(segment) = segments.unread_mut() else { return Ok(()) };
-        segment.read += taken.bytes.len() as u64;
+        segment.read += taken.span;
+        segment.records = segment.records.zip(taken.records).map(|(all, read)| all - read);
         if segment.read == segment.bytes && !segment.sealed {
             segment.file.set_len(0)?;
             (segment.bytes, segment.read) = (0, 0);
@@ -177,7 +199,7 @@ impl Journal {
             return Ok(());
         }
         if let Some(last) = segments.all.back_mut() {
-            if self.survives_power_cut && !last.sealed {
+            if self.survives_power_cut {
                 last.file.sync_data()?;
             }
             last.sealed = true;
@@ -196,7 +218,7 @@ impl Journal {
             file,
             bytes: 0,
             read: 0,
-            left_over: false,
+            records: Some(0),
             sealed: false,
         });
         Ok(())
@@ -225,10 +247,6 @@ impl Journal {
 }
 
 impl Segments {
-    fn unread(&self) -> Option<&Segment> {
-        self.all.iter().find(|segment| segment.read < segment.bytes)
-    }
-
     /// Removes the segments that nobody will append to or read.
     fn remove_read(&mut self) -> io::Result<()> {
         while let Some(first) = self.all.front().filter(|one| one.sealed && one.read == one.bytes) {
@@ -246,23 +264,70 @@ impl Segments {
 impl Segment {
     /// All of the line, or nothing of it.
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        match self.file.as_ref().write_all(line) {
-            Ok(()) => {
-                self.bytes += line.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // Behind the end of whole lines nobody reads; nobody may write there either.
-                self.sealed = self.file.set_len(self.bytes).is_err();
-                Err(error)
+        if let Err(error) = self.file.as_ref().write_all(line) {
+            drop(self.cut());
+            return Err(error);
+        }
+        self.bytes += line.len() as u64;
+        self.records = self.records.map(|records| records + 1);
+        Ok(())
+    }
+
+    /// Removes what is behind the whole lines. Where it stays, nobody may write behind it.
+    fn cut(&mut self) -> io::Result<()> {
+        let cut = self.file.set_len(self.bytes);
+        self.sealed |= cut.is_err();
+        cut
+    }
+
+    /// What was not read, all of it if its records are known or asked for.
+    fn part(&self, is_whole: bool) -> Part {
+        let (file, from, rest) = (self.file.clone(), self.read, self.bytes - self.read);
+        let is_whole = is_whole || self.records.is_some();
+        let span = if is_whole { rest } else { whole_lines(&file, from, rest) };
+        Part { file, from, span, records: self.records }
+    }
+}
+
+impl Part {
+    /// What is there of it: up to the end of the file, and zeros for what the disk does not give.
+    fn read(&self) -> Taken {
+        let behind = |all: u64| all.saturating_sub(self.from).min(self.span);
+        let there = self.file.metadata().map_or(self.span, |file| behind(file.len()));
+        let mut bytes = vec![0; usize::try_from(there).unwrap_or(usize::MAX)];
+        if self.file.read_exact_at(&mut bytes, self.from).is_err() {
+            let mut from = self.from;
+            for block in bytes.chunks_mut(BLOCK_BYTES) {
+                drop(self.file.read_exact_at(block, from));
+                from += block.len() as u64;
             }
         }
+        Taken { bytes, span: self.span, records: self.records }
     }
+}
+
+/// How long the first lines of what an earlier process left are, so that they are read in bounded memory.
+fn whole_lines(file: &Arc<File>, from: u64, rest: u64) -> u64 {
+    let mut span = READ_BYTES;
+    while span < rest.min(LINE_BYTES_MAX) {
+        let part = Part { file: file.clone(), from, span, records: None };
+        let lines = part.read().bytes.iter().rposition(|byte| *byte == b'\n');
+        if let Some(last) = lines {
+            return last as u64 + 1;
+        }
+        span *= 2;
+    }
+    span.min(rest)
 }
 
 /// The number in a segment's name.
 fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// An error with the file it is about.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn gone() -> io::Error {
@@ -309,7 +374,7 @@ mod tests {
 
     fn read(journal: &Journal) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Some(taken) = journal.take().unwrap() {
+        while let Some(taken) = journal.take() {
             all.extend_from_slice(&taken.bytes);
             journal.done(&taken).unwrap();
         }
@@ -327,11 +392,11 @@ mod tests {
         drop(journal);
         let journal = Journal::open(&dir.0, false).unwrap();
         journal.append(b"three\n").unwrap();
-        let taken = journal.take().unwrap().unwrap();
-        assert_eq!((taken.bytes.as_slice(), taken.left_over), (b"two\n".as_slice(), true));
+        let taken = journal.take().unwrap();
+        assert_eq!((taken.bytes.as_slice(), taken.records), (b"two\n".as_slice(), None));
         journal.done(&taken).unwrap();
-        let taken = journal.take().unwrap().unwrap();
-        assert_eq!((taken.bytes.as_slice(), taken.left_over), (b"three\n".as_slice(), false));
+        let taken = journal.take().unwrap();
+        assert_eq!((taken.bytes.as_slice(), taken.records), (b"three\n".as_slice(), Some(1)));
         assert_eq!(dir.files(), 1);
     }
 
@@ -341,7 +406,8 @@ mod tests {
         let journal = Journal::open(&dir.0, true).unwrap();
         let line = [vec![b'x'; 700_000], vec![b'\n']].concat();
         for _ in 0..20 {
-            journal.append(&line).unwrap();
+            let position = journal.append(&line).unwrap();
+            journal.settle(position).unwrap();
         }
         assert_eq!(dir.files(), 4);
         // Longer than what is read at once.
@@ -368,6 +434,54 @@ mod tests {
         assert_eq!(dir.files(), 1);
         journal.probe().unwrap();
         assert_eq!(dir.bytes(), 0, "a probe leaves nothing");
+    }
+
+    #[test]
+    fn of_a_file_that_was_cut_the_rest_is_taken_and_what_follows_is_whole() {
+        let dir = Dir::new();
+        let journal = Journal::open(&dir.0, false).unwrap();
+        for line in ["one\n", "two\n", "three\n"] {
+            journal.append(line.as_bytes()).unwrap();
+        }
+        journal.lock().all[0].file.set_len(6).unwrap();
+        journal.append(b"four\n").unwrap();
+        let taken = journal.take().unwrap();
+        let counts = (taken.bytes.as_slice(), taken.span, taken.records);
+        assert_eq!(counts, (b"one\ntwfour\n".as_slice(), 19, Some(4)));
+        journal.append(b"five\n").unwrap();
+        journal.done(&taken).unwrap();
+        assert_eq!(read(&journal), b"five\n");
+        assert_eq!(dir.files(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_gives_nothing_is_not_asked_for_ever() {
+        let dir = Dir::new();
+        let journal = Journal::open(&dir.0, false).unwrap();
+        journal.append(b"one\n").unwrap();
+        let path = journal.lock().all[0].path.clone();
+        let deaf = OpenOptions::new().append(true).open(path).unwrap();
+        journal.lock().all[0].file = Arc::new(deaf);
+        let taken = journal.take().unwrap();
+        assert_eq!((taken.bytes.as_slice(), taken.records), ([0; 4].as_slice(), Some(1)));
+        journal.done(&taken).unwrap();
+        assert!(journal.take().is_none());
+    }
+
+    #[test]
+    fn what_was_left_is_read_in_whole_lines_however_long_they_are() {
+        let dir = Dir::new();
+        let line = |byte: u8, length: usize| [vec![byte; length], vec![b'\n']].concat();
+        let lines = [line(b'x', 3_000_000), line(b'y', 9_000_000), line(b'z', 10)];
+        fs::write(dir.0.join("outbox-00000003.journal"), lines.concat()).unwrap();
+        fs::create_dir(dir.0.join("outbox-00000004.journal")).unwrap();
+        let journal = Journal::open(&dir.0, false).unwrap();
+        let mut parts = Vec::new();
+        while let Some(taken) = journal.take() {
+            journal.done(&taken).unwrap();
+            parts.push(taken.bytes.len());
+        }
+        assert_eq!(parts, [3_000_001, 9_000_012]);
     }
 
     #[test]

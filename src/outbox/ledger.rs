@@ -30,7 +30,7 @@ type Gone = HashMap<(ExperimentId, String), u64>;
 /// What the operator decided.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Bytes of journal and outbox together.
+    /// Bytes of journal, outbox and dead letters together.
     pub(super) bytes_max: u64,
     /// Whether calls are refused when the budget is spent. Those under way then may go beyond it: none of
     /// them may be lost.
@@ -51,6 +51,8 @@ pub struct Standing {
     /// Refused by the store, or spoilt on the disk, and kept aside. One that is sent again counts as
     /// accepted once more.
     pub dead: u64,
+    /// Of these, what is still kept aside: neither sent again nor removed.
+    pub aside: Totals,
     /// Gone.
     pub lost: u64,
     /// Bytes in the journal and the table.
@@ -61,10 +63,41 @@ pub struct Standing {
     pub writable: bool,
 }
 
+/// Executions and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// How many.
+    pub count: u64,
+    /// Their bytes as they are kept.
+    pub bytes: u64,
+}
+
 impl Standing {
     /// Accepted, and neither in the store nor given up.
     pub fn waiting(&self) -> u64 {
         self.journaled + self.filed
+    }
+
+    /// Bytes that the budget counts.
+    pub fn bytes_kept(&self) -> u64 {
+        self.bytes + self.aside.bytes
+    }
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes as u64;
+    }
+
+    fn grow(&mut self, by: Self) {
+        self.count += by.count;
+        self.bytes += by.bytes;
+    }
+
+    fn shrink(&mut self, by: Self) {
+        self.count = self.count.saturating_sub(by.count);
+        self.bytes = self.bytes.saturating_sub(by.bytes);
     }
 }
 
@@ -76,6 +109,7 @@ impl Ledger {
             journaled: 0,
             filed: 0,
             dead: 0,
+            aside: Totals::default(),
             lost: 0,
             bytes: 0,
             store_reachable: true,
@@ -97,14 +131,14 @@ impl Ledger {
     /// Whether a record made now would be kept.
     pub(super) fn has_room(&self) -> bool {
         let standing = self.lock();
-        standing.writable && standing.bytes < self.rules.bytes_max
+        standing.writable && standing.bytes_kept() < self.rules.bytes_max
     }
 
     /// Takes a record in, unless the budget is spent: then it is lost.
     pub(super) fn admit(&self, bytes: u64) -> bool {
         let mut standing = self.lock();
         standing.accepted += 1;
-        let fits = self.rules.refuses || standing.bytes + bytes <= self.rules.bytes_max;
+        let fits = self.rules.refuses || standing.bytes_kept() + bytes <= self.rules.bytes_max;
         if fits {
             standing.journaled += 1;
             standing.bytes += bytes;
@@ -148,45 +182,82 @@ impl Ledger {
         !self.told.swap(true, Relaxed)
     }
 
-    pub(super) fn set_writable(&self) {
-        self.lock().writable = true;
+    /// Gives what was so before.
+    pub(super) fn set_writable(&self, writable: bool) -> bool {
+        std::mem::replace(&mut self.lock().writable, writable)
     }
 
     /// A process before this one left these in the journal.
-    pub(super) fn found_journaled(&self, count: u64, bytes: u64) {
+    pub(super) fn found_journaled(&self, found: Totals) {
         let mut standing = self.lock();
-        standing.accepted += count;
-        standing.journaled += count;
-        standing.bytes += bytes;
+        standing.accepted += found.count;
+        standing.journaled += found.count;
+        standing.bytes += found.bytes;
     }
 
-    /// These are in the table from before, or were put back into it.
-    pub(super) fn found_filed(&self, count: u64, bytes: u64) {
+    /// These are in the table from before.
+    pub(super) fn found_filed(&self, found: Totals) {
         let mut standing = self.lock();
-        standing.accepted += count;
+        standing.accepted += found.count;
+        standing.filed += found.count;
+        standing.bytes += found.bytes;
+    }
+
+    /// These are kept aside from before.
+    pub(super) fn found_dead(&self, found: Totals) {
+        let mut standing = self.lock();
+        standing.accepted += found.count;
+        standing.dead += found.count;
+        standing.aside.grow(found);
+    }
+
+    /// From the journal to the table, and what of it was spoilt to the dead letters. `spoilt`: as it stood in
+    /// the journal; `aside`: as it is kept.
+    pub(super) fn filed(&self, count: u64, spoilt: Totals, aside: Totals) {
+        let mut standing = self.lock();
+        standing.journaled = standing.journaled.saturating_sub(count + spoilt.count);
         standing.filed += count;
-        standing.bytes += bytes;
+        standing.dead += spoilt.count;
+        standing.bytes = standing.bytes.saturating_sub(spoilt.bytes);
+        standing.aside.grow(aside);
     }
 
-    /// From the journal to the table, and what of it was spoilt to the dead letters.
-    pub(super) fn filed(&self, count: u64, spoilt: u64, spoilt_bytes: u64) {
+    /// From the table to the store, and what it refused to the dead letters. `claimed`: what the rows said of
+    /// themselves. They are wrong where the disk has spoilt their counts; what was found in them is right.
+    pub(super) fn shipped(&self, claimed: Totals, stored: u64, dead: u64, aside: Totals) {
         let mut standing = self.lock();
-        standing.journaled -= count + spoilt;
-        standing.filed += count;
-        standing.dead += spoilt;
-        standing.bytes -= spoilt_bytes;
-    }
-
-    /// From the table to the store, and what it refused to the dead letters.
-    pub(super) fn shipped(&self, stored: u64, dead: u64, bytes: u64) {
-        let mut standing = self.lock();
-        standing.filed -= stored + dead;
+        let left = claimed.count.min(standing.filed);
+        standing.filed -= left;
+        standing.accepted = (standing.accepted + stored + dead).saturating_sub(left);
         standing.stored += stored;
         standing.dead += dead;
-        standing.bytes -= bytes;
+        standing.bytes = standing.bytes.saturating_sub(claimed.bytes);
+        standing.aside.grow(aside);
         if standing.waiting() == 0 {
             self.told.store(false, Relaxed);
         }
+    }
+
+    /// Nothing is in the table: what was counted to be there is gone. Gives how many.
+    pub(super) fn missing(&self) -> u64 {
+        let mut standing = self.lock();
+        let missing = std::mem::take(&mut standing.filed);
+        standing.lost += missing;
+        missing
+    }
+
+    /// From the dead letters back to the table, as records of so many bytes.
+    pub(super) fn raised(&self, letters: Totals, bytes: u64) {
+        let mut standing = self.lock();
+        standing.accepted += letters.count;
+        standing.filed += letters.count;
+        standing.bytes += bytes;
+        standing.aside.shrink(letters);
+    }
+
+    /// Dead letters that are gone.
+    pub(super) fn removed(&self, letters: Totals) {
+        self.lock().aside.shrink(letters);
     }
 
     /// Gives what was so before.
@@ -201,5 +272,66 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Standing> {
         // Counts are moved in steps that cannot panic.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(count: u64, bytes: u64) -> Totals {
+        Totals { count, bytes }
+    }
+
+    fn filed(count: u64) -> Ledger {
+        let ledger = Ledger::new(Rules { bytes_max: 1_000, refuses: false });
+        for _ in 0..count {
+            assert!(ledger.admit(10));
+        }
+        ledger.filed(count, Totals::default(), Totals::default());
+        ledger
+    }
+
+    fn is_balanced(ledger: &Ledger) -> bool {
+        let Standing { accepted, stored, dead, lost, .. } = ledger.standing();
+        accepted == stored + dead + lost + ledger.standing().waiting()
+    }
+
+    #[test]
+    fn rows_that_claim_what_they_do_not_hold_are_counted_by_what_is_found() {
+        // Two rows of five: the first says seven, or four.
+        for claimed in [7, 4] {
+            let ledger = filed(10);
+            ledger.shipped(totals(claimed, 50), 5, 0, Totals::default());
+            assert!(is_balanced(&ledger));
+            ledger.shipped(totals(5, 50), 4, 1, totals(1, 8));
+            assert!(is_balanced(&ledger));
+            assert_eq!(ledger.missing(), 5 - claimed.min(5));
+            assert!(is_balanced(&ledger));
+            let Standing { stored, dead, filed, bytes, .. } = ledger.standing();
+            assert_eq!((stored, dead, filed, bytes), (9, 1, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_gone_is_lost_once_the_table_is_empty() {
+        let ledger = filed(10);
+        ledger.shipped(totals(7, 70), 7, 0, Totals::default());
+        assert_eq!((ledger.missing(), ledger.missing()), (3, 0));
+        assert!(is_balanced(&ledger));
+        assert_eq!(ledger.standing().lost, 3);
+    }
+
+    #[test]
+    fn dead_letters_use_the_budget_until_they_are_gone() {
+        let ledger = filed(10);
+        ledger.shipped(totals(10, 100), 0, 10, totals(10, 990));
+        assert!(!ledger.admit(20), "the letters fill it");
+        ledger.raised(totals(4, 396), 100);
+        assert!(ledger.admit(20));
+        ledger.removed(totals(6, 594));
+        let Standing { dead, aside, accepted, lost, bytes, .. } = ledger.standing();
+        assert_eq!((dead, aside, accepted, lost, bytes), (10, Totals::default(), 16, 1, 120));
+        assert!(is_balanced(&ledger));
     }
 }

@@ -16,9 +16,9 @@ pub(super) struct Salvaged {
 /// What is known of a row without reading its batch: its id, executions and bytes.
 type Known = (i64, u64, u64);
 
-const KNOWN: &str = "select id, executions, bytes from outbox";
+const KNOWN: &str = concat!("select id, ", said!(totals), " from outbox");
 const LAST_ID: &str = "select coalesce(max(seq), 0) from sqlite_sequence where name = 'outbox'";
-const ONE: &str = "select executions, bytes from outbox where id = ?1";
+const ONE: &str = concat!("select ", said!(totals), " from outbox where id = ?1");
 const BATCH: &str = "select batch from outbox where id = ?1";
 const KEEP: &str =
     "insert into outbox_salvaged (id, executions, bytes, batch) values (?1, ?2, ?3, ?4)";

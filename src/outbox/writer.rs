@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::file::{DeadLetter, OutboxFile};
+use super::file::OutboxFile;
 use super::journal::{Journal, Taken};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Totals};
+use super::letter::{self, DeadLetter};
 use super::line;
 use crate::execution::Execution;
 use crate::export::Taps;
@@ -41,20 +42,10 @@ impl Writer {
                 thread::sleep(GATHER);
             }
             match self.journal.take() {
-                Ok(Some(taken)) => {
-                    if self.carry(&taken).is_err() {
-                        return;
-                    }
-                }
-                Ok(None) if self.journal.is_closed() => return,
-                Ok(None) => self.probe(),
-                Err(error) => {
-                    telemetry::events::journal_failed(&error.to_string());
-                    if self.journal.is_closed() {
-                        return;
-                    }
-                    thread::sleep(RETRY);
-                }
+                Some(taken) if self.carry(&taken).is_err() => return,
+                Some(_) => {}
+                None if self.journal.is_closed() => return,
+                None => self.probe(),
             }
         }
     }
@@ -62,34 +53,29 @@ impl Writer {
     /// Asks whether the disk takes records again, after it did not.
     fn probe(&self) {
         if !self.ledger.standing().writable && self.journal.probe().is_ok() {
-            self.ledger.set_writable();
+            self.ledger.set_writable(true);
         }
     }
 
     /// Moves what was taken. Fails when the disk does not take it and the process ends.
     fn carry(&self, taken: &Taken) -> Result<(), StoreError> {
         let batch = Batch::read(taken);
-        let (count, spoilt) = (batch.records.len() as u64, batch.spoilt.len() as u64);
-        if taken.left_over {
-            self.ledger.found_journaled(count + spoilt, batch.bytes + batch.spoilt_bytes);
+        if taken.records.is_none() {
+            let count = (batch.records.len() + batch.spoilt.len()) as u64;
+            self.ledger.found_journaled(Totals { count, bytes: taken.span });
         }
         self.keep(&batch)?;
-        if spoilt > 0 {
-            telemetry::events::executions_buried(spoilt);
+        if !batch.spoilt.is_empty() {
+            telemetry::events::executions_buried(batch.spoilt.len() as u64);
         }
-        if let Err(error) = self.journal.done(taken) {
-            // It may be read again: its ids are known to the store then.
+        if let Err(error) = self.journal.done(taken)
+            && self.ledger.set_writable(false)
+        {
+            // The next process may read it again: its ids are known to the store then.
             telemetry::events::journal_failed(&error.to_string());
         }
         self.filled.notify_one();
-        batch.records.iter().filter_map(|record| line::decode(record.as_bytes())).for_each(
-            |json| {
-                if let Ok(execution) = serde_json::from_str::<Execution>(json) {
-                    telemetry::metrics::execution(&execution);
-                    self.taps.offer(&execution, json);
-                }
-            },
-        );
+        self.show(&batch);
         Ok(())
     }
 
@@ -109,37 +95,44 @@ impl Writer {
             thread::sleep(RETRY);
         }
     }
+
+    /// To metrics and other sinks.
+    fn show(&self, batch: &Batch<'_>) {
+        for json in batch.records.iter().filter_map(|record| line::decode(record.as_bytes())) {
+            if let Ok(execution) = serde_json::from_str::<Execution>(json) {
+                telemetry::metrics::execution(&execution);
+                self.taps.offer(&execution, json);
+            }
+        }
+    }
 }
 
 /// Lines as they were read.
 struct Batch<'t> {
     /// Whole, with their checksums.
     records: Vec<&'t str>,
-    bytes: u64,
     spoilt: Vec<DeadLetter>,
+    /// As it stood in the journal.
     spoilt_bytes: u64,
 }
 
 impl<'t> Batch<'t> {
     fn read(taken: &'t Taken) -> Self {
-        let mut batch = Self { records: Vec::new(), bytes: 0, spoilt: Vec::new(), spoilt_bytes: 0 };
+        let (mut records, mut rest) = (Vec::new(), Vec::new());
         for one in line::lines(&taken.bytes) {
             match std::str::from_utf8(one).ok().filter(|one| line::decode(one.as_bytes()).is_some())
             {
-                Some(record) => {
-                    batch.bytes += one.len() as u64;
-                    batch.records.push(record);
-                }
-                None => {
-                    batch.spoilt_bytes += one.len() as u64;
-                    batch.spoilt.push(DeadLetter {
-                        id: format!("journal-{}", Uuid::new_v4().simple()),
-                        reason: "it was spoilt on the disk".to_owned(),
-                        execution: String::from_utf8_lossy(one).trim_end().to_owned(),
-                    });
-                }
+                Some(record) => records.push(record),
+                None => rest.push(one),
             }
         }
-        batch
+        let missing = match taken.records {
+            Some(all) => all.saturating_sub(records.len() as u64),
+            None => rest.len() as u64,
+        };
+        let place = format!("journal-{}", Uuid::new_v4().simple());
+        let bytes: usize = records.iter().map(|record| record.len()).sum();
+        let spoilt_bytes = taken.span.saturating_sub(bytes as u64);
+        Self { records, spoilt: letter::spoilt(&place, missing, &rest), spoilt_bytes }
     }
 }

@@ -108,6 +108,10 @@ fn bounded(what: &str, unit: Option<String>) -> Result<Option<String>, Refusal> 
             let message = format!("the {what} is longer than {UNIT_BYTES_MAX} bytes");
             Err(Refusal::new(Kind::BadRequest, message))
         }
+        Some(unit) if unit.contains('\0') => {
+            let message = format!("the {what} holds U+0000, which cannot be stored");
+            Err(Refusal::new(Kind::BadRequest, message))
+        }
         unit => Ok(unit.filter(|unit| !unit.is_empty())),
     }
 }

@@ -3,6 +3,7 @@
 //! Statements are unnamed, so that a pooler in transaction mode works; every call has a deadline, here
 //! and on the server, and a connection that missed it is dropped rather than given back.
 
+mod connector;
 mod details;
 mod erasure;
 mod limits;
@@ -20,9 +21,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
-};
+use connector::{Connector, Object, Pool};
+use deadpool::Runtime;
+use deadpool::managed::{PoolError, Timeouts};
+use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Config;
@@ -100,7 +102,7 @@ impl Postgres {
         let manager = Manager::from_config(config.clone(), tls.clone(), recycling);
         let timeouts =
             Timeouts { wait: Some(DEADLINE), create: Some(DEADLINE), recycle: Some(DEADLINE) };
-        let pool = Pool::builder(manager)
+        let pool = Pool::builder(Connector::new(manager))
             .max_size(connections_max)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
@@ -112,7 +114,7 @@ impl Postgres {
 
     async fn connection(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => from_driver(&error),
+            PoolError::Backend(error) => error,
             PoolError::Timeout(_) => late(),
             other => StoreError::Unavailable(other.to_string()),
         })
@@ -244,6 +246,11 @@ impl Store for Postgres {
 
     async fn listen(&self, changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError> {
         self.hear(changed).await
+    }
+
+    /// Half of the pool: the catalog and admins have a turn meanwhile.
+    fn batches_at_once(&self) -> usize {
+        self.pool.status().max_size / 2
     }
 
     async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError> {

@@ -129,6 +129,11 @@ impl Store for Sqlite {
         pending().await
     }
 
+    /// There is one writer.
+    fn batches_at_once(&self) -> usize {
+        1
+    }
+
     async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError> {
         let rows = records.iter().map(|record| row(record)).collect::<Result<Vec<_>, _>>()?;
         Self::on(&self.writer, move |connection| {

@@ -94,9 +94,14 @@ pub fn outbox_salvaged(rows: u64, unreadable: u64) {
     );
 }
 
-/// The journal cannot be read or shortened.
+/// The journal cannot be synced or shortened.
 pub fn journal_failed(why: &str) {
-    error!(why, "the journal of records cannot be read or shortened");
+    error!(why, "the journal of records cannot be synced to the disk or shortened");
+}
+
+/// Executions that were counted are not in the outbox any more.
+pub fn executions_missing(count: u64) {
+    error!(count, "executions are gone from the outbox: its file was damaged");
 }
 
 /// Executions were refused by the store and kept aside.

@@ -33,6 +33,7 @@ const MISMATCHES: &str = "chaperone_usage_mismatches_total";
 const ACCEPTED: &str = "chaperone_executions_accepted_total";
 const STORED: &str = "chaperone_executions_stored_total";
 const DEAD: &str = "chaperone_executions_dead_lettered_total";
+const LETTERS: &str = "chaperone_dead_letters";
 const LOST: &str = "chaperone_executions_lost_total";
 const PRUNED: &str = "chaperone_executions_pruned_total";
 const EXPORTED: &str = "chaperone_exported_executions_total";
@@ -112,7 +113,8 @@ fn describe() {
         "Executions taken in; equals stored + waiting + dead-lettered + lost."
     );
     describe_counter!(STORED, "Executions in the store.");
-    describe_counter!(DEAD, "Executions the store refused, kept aside.");
+    describe_counter!(DEAD, "Executions the store refused or the disk spoilt, kept aside.");
+    describe_gauge!(LETTERS, "Dead letters that were neither sent again nor removed.");
     describe_counter!(LOST, "Executions that could not be kept.");
     describe_counter!(
         PRUNED,
@@ -123,7 +125,7 @@ fn describe() {
         "Copies of executions for other systems: sent, dropped for want of room, or failed."
     );
     describe_gauge!(OUTBOX, "Executions accepted but not yet in the store.");
-    describe_gauge!(OUTBOX_BYTES, Unit::Bytes, "Bytes of the outbox file in use.");
+    describe_gauge!(OUTBOX_BYTES, Unit::Bytes, "Bytes of journal, outbox and dead letters.");
     describe_gauge!(CATALOG_SOURCE, "1 for the source of the catalog in force.");
     describe_gauge!(CATALOG_GENERATION, "Counts the catalogs this process has put in force.");
     describe_gauge!(CATALOG_AGE, Unit::Seconds, "Since the catalog in force was compiled.");
@@ -287,6 +289,7 @@ pub struct Readings {
     pub accepted: u64,
     pub stored: u64,
     pub dead: u64,
+    pub aside: u64,
     pub lost: u64,
     pub waiting: u64,
     pub outbox_bytes: u64,
@@ -298,6 +301,7 @@ pub fn readings(readings: Readings) {
     counter!(ACCEPTED).absolute(readings.accepted);
     counter!(STORED).absolute(readings.stored);
     counter!(DEAD).absolute(readings.dead);
+    gauge!(LETTERS).set(count(readings.aside));
     counter!(LOST).absolute(readings.lost);
     gauge!(OUTBOX).set(count(readings.waiting));
     gauge!(OUTBOX_BYTES).set(count(readings.outbox_bytes));

@@ -57,8 +57,12 @@ const ERASE: &str = "
           from units where one.experiment_id = units.experiment_id and one.unit_key = units.unit_key
     ), words as (
         update prompt_feedback set unit_key = null
-         where tenant_id = $2 and (unit_key = $3 or execution_id in (select id from gone))
-           and unit_key is not null
+         where id in (
+               select id from prompt_feedback where tenant_id = $2 and unit_key = $3
+               union all
+               select one.id from gone
+                 join prompt_feedback one on one.tenant_id = $2 and one.execution_id = gone.id
+                where one.unit_key is not null)
     ), kept as (
         update prompt_erasures
            set executions = executions + (select count(*) from gone),

@@ -25,7 +25,8 @@ const ECHO_DEADLINE: Duration = Duration::from_secs(1);
 impl Postgres {
     pub(super) async fn hear(&self, changed: &(dyn Fn() + Send + Sync)) -> Result<(), StoreError> {
         let connecting = self.config.connect(self.tls.clone());
-        let (client, mut connection) = within(DEADLINE, connecting).await?;
+        let connecting = self.pool.manager().gate().attempt(within(DEADLINE, connecting));
+        let (client, mut connection) = Box::pin(connecting).await?;
         let echoed = Notify::new();
         let drive = async {
             while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {

@@ -4,7 +4,7 @@
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 
-use super::{MIGRATION_DEADLINE, Postgres, from_driver, sql};
+use super::{MIGRATION_DEADLINE, Object, Postgres, from_driver, sql};
 use crate::catalog::files;
 use crate::store::migrations::{Migrated, Migration, MigrationState, POSTGRES};
 use crate::store::{StoreError, Table, rows_of};
@@ -99,7 +99,7 @@ async fn step_up(transaction: &Transaction<'_>, migration: &Migration) -> Result
 }
 
 /// A transaction that no other migration runs beside.
-async fn locked(connection: &mut deadpool_postgres::Object) -> Result<Transaction<'_>, StoreError> {
+async fn locked(connection: &mut Object) -> Result<Transaction<'_>, StoreError> {
     let client: &mut tokio_postgres::Client = connection;
     let transaction = client.transaction().await.map_err(|error| from_driver(&error))?;
     run(&transaction, sql::LOCK_MIGRATIONS).await?;

@@ -39,13 +39,16 @@ struct Partition {
 }
 
 impl Postgres {
-    /// Of what fails, the first is told, and the rest is done.
+    /// Of what fails, the first is told, and the rest is done. Where the server's clock is behind `now`, it is
+    /// believed: a sidecar whose clock is ahead would drop what others have just written.
     pub(super) async fn tidy_up(
         &self,
         retention: &Retention,
         now: Timestamp,
     ) -> Result<Tidied, StoreError> {
         let mut tidied = Tidied::default();
+        let clock = self.query("select clock_timestamp()", &[]).await?;
+        let now = clock.first().map_or(now, |row| now.min(row.get(0)));
         let partitions = self.partitions().await?;
         let kept = self.drop_unfit(partitions, retention.partition_by, now, &mut tidied).await;
         self.make_coming(&kept, retention.partition_by, now, &mut tidied).await;

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Object;
 use jiff::Timestamp;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 use uuid::Uuid;
 
-use super::{Param, Postgres, erasure, from_driver, limits, sql};
+use super::{Object, Param, Postgres, erasure, from_driver, limits, sql};
 use crate::catalog::definitions::Definitions;
 use crate::store::audit::Entry;
 use crate::store::erasure::Erasure;

@@ -1,7 +1,7 @@
 //! Old executions of the embedded store, in small steps: the pages that become free are filled again, so the
 //! file stops to grow.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::store::tidy::{ROWS_MAX, Tidied};
 
@@ -23,9 +23,10 @@ const PRUNE_FIRST: &str = "
 const BYTES: &str = "
     select (page_count - freelist_count) * page_size
       from pragma_page_count, pragma_freelist_count, pragma_page_size";
-const HAS_OUTBOX: &str = "select 1 from sqlite_schema where name = 'outbox'";
-/// What waits there has a budget of its own.
-const OUTBOX_BYTES: &str = "select coalesce(sum(bytes), 0) from outbox";
+/// Those of the outbox, also the ones that were damaged.
+const OUTBOX: &str = "
+    select name from sqlite_schema
+     where type = 'table' and (name in ('outbox', 'outbox_dead_letters') or name like 'outbox_damaged_%')";
 
 /// One step: executions that are too old, else the first ones of a store that is too big.
 pub(super) fn tidy(
@@ -43,10 +44,21 @@ pub(super) fn tidy(
     Ok(Tidied { rows: rows as u64, more: rows > 0, ..Tidied::default() })
 }
 
+/// Of what the store holds; the outbox has a budget of its own.
 fn bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let all: u64 = connection.query_row(BYTES, [], |row| row.get(0))?;
-    let has_outbox = connection.query_row(HAS_OUTBOX, [], |_| Ok(())).optional()?.is_some();
-    let waiting: u64 =
-        if has_outbox { connection.query_row(OUTBOX_BYTES, [], |row| row.get(0))? } else { 0 };
-    Ok(all.saturating_sub(waiting))
+    let mut statement = connection.prepare_cached(OUTBOX)?;
+    let tables: Vec<String> =
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let outbox: u64 = tables
+        .iter()
+        .map(|table| {
+            let bytes =
+                if table == "outbox_dead_letters" { "octet_length(execution)" } else { "bytes" };
+            let sum = format!("select coalesce(sum({bytes}), 0) from {table}");
+            // Of a damaged one the index may be damaged too.
+            connection.query_row(&sum, [], |row| row.get::<_, u64>(0)).unwrap_or_default()
+        })
+        .sum();
+    Ok(all.saturating_sub(outbox))
 }
