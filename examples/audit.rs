@@ -1,7 +1,8 @@
 //! What recording costs: `scripts/with-postgres.sh cargo run --release --example audit`.
 //!
-//! Prints what a record costs the request path, and how many rows a second reach the store, for the embedded
-//! one and, where `CHAPERONE_TEST_POSTGRES_URL` names a server, for PostgreSQL. Asserts nothing.
+//! Prints what a record costs the request path; how many rows a second reach the store, for the embedded one
+//! and, where `CHAPERONE_TEST_POSTGRES_URL` names a server, for PostgreSQL; and how long a start takes on an
+//! outbox of a gigabyte, in what memory, and how fast it drains then. Asserts nothing.
 
 #![expect(
     clippy::disallowed_methods,
@@ -32,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const RECORDS: usize = 100_000;
+/// Of an outbox of a gigabyte.
+const LEFT_OVER: usize = 320_000;
 
 #[tokio::main]
 async fn main() {
@@ -45,8 +48,10 @@ async fn main() {
     let store = Sqlite::new(&embedded).expect("an embedded store");
     through_the_outbox("embedded", &embedded, Arc::new(store)).await;
     if let Ok(url) = std::env::var("CHAPERONE_TEST_POSTGRES_URL") {
-        let store = Postgres::new(&Secret::new(url), 2, None).expect("a store");
-        through_the_outbox("postgresql", &dir.join("postgresql"), Arc::new(store)).await;
+        let store: Arc<dyn Store> =
+            Arc::new(Postgres::new(&Secret::new(url), 4, None).expect("a store"));
+        through_the_outbox("postgresql", &dir.join("postgresql"), store.clone()).await;
+        after_an_outage(&dir.join("outage"), store).await;
     }
     std::fs::remove_dir_all(&dir).expect("the directory goes");
 }
@@ -102,11 +107,58 @@ async fn through_the_outbox(name: &str, dir: &Path, store: Arc<dyn Store>) {
     shipper.await.expect("the shipper ends");
 }
 
+/// A start on what an outage has left.
+async fn after_an_outage(dir: &Path, store: Arc<dyn Store>) {
+    std::fs::create_dir_all(dir).expect("a directory");
+    let audit = settings(dir, "process").audit;
+    let start = || outbox::start(dir, &audit, false, Taps::default()).expect("an outbox");
+    let outbox = start();
+    for number in 0..LEFT_OVER {
+        outbox.recorder.record(&execution(number));
+    }
+    let bytes = outbox.recorder.ledger().standing().bytes;
+    drop(outbox.recorder);
+    outbox.writer.join().expect("the writer ends");
+    drop(outbox.file);
+
+    let (memory, began) = (resident_kib(), Instant::now());
+    let outbox = start();
+    let started = began.elapsed();
+    let ledger = outbox.recorder.ledger().clone();
+    assert_eq!(ledger.standing().waiting(), LEFT_OVER as u64, "all of it is there");
+    let stop = CancellationToken::new();
+    let began = Instant::now();
+    let shipping = outbox::ship(outbox.file, store, ledger.clone(), outbox.filled, stop.clone());
+    let shipper = tokio::spawn(shipping);
+    let mut memory_most = memory;
+    while ledger.standing().waiting() > 0 {
+        memory_most = memory_most.max(resident_kib());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!(
+        "outbox of {} MiB: started in {:.1} ms, drained {:.0} rows/s in {} MiB more memory",
+        bytes >> 20,
+        started.as_secs_f64() * 1e3,
+        LEFT_OVER as f64 / began.elapsed().as_secs_f64(),
+        (memory_most - memory) >> 10,
+    );
+    stop.cancel();
+    shipper.await.expect("the shipper ends");
+}
+
+/// Memory of this process, as the kernel sees it.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
 fn settings(dir: &Path, durability: &str) -> Settings {
     let path: PathBuf = dir.to_owned();
     let environment = Environment::from([
         ("CHAPERONE_STORAGE__DATA_DIR".to_owned(), path.to_string_lossy().into_owned()),
         ("CHAPERONE_AUDIT__DURABILITY".to_owned(), durability.to_owned()),
+        ("CHAPERONE_AUDIT__OUTBOX_BYTES_MAX".to_owned(), "4294967296".to_owned()),
     ]);
     Settings::read("", &environment).expect("settings")
 }

@@ -6,6 +6,7 @@
 mod parts;
 pub mod signals;
 mod token;
+mod watchdog;
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -194,6 +195,7 @@ impl App {
             });
         }
         tasks.spawn(reload_on_signal(refresher, background.clone()));
+        tasks.spawn(watchdog::run(background.clone()));
         tasks.spawn(analyst::run(store.clone(), ledger.clone(), background.clone()));
         tasks.spawn(erasure::run(store.clone(), dead_letters, background.clone()));
         let retention = settings.audit.retention;

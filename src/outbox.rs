@@ -131,7 +131,7 @@ pub fn start(
     let local = |error: io::Error| StoreError::Local(error.to_string());
     let refuses = audit.when_full == WhenFull::Refuse;
     let ledger = Arc::new(Ledger::new(Rules { bytes_max: audit.outbox_bytes_max, refuses }));
-    let place = Place { data_dir: data_dir.to_owned(), survives_power_cut, is_shared };
+    let place = Place { data_dir: data_dir.to_owned(), is_shared };
     let file = Arc::new(OutboxFile::open(place, ledger.clone())?);
     let journal = Arc::new(Journal::open(data_dir, survives_power_cut).map_err(local)?);
     let filled = Arc::new(Notify::new());

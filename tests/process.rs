@@ -157,7 +157,7 @@ async fn every_series_is_there_from_the_start() {
     let binary = Binary::start("http://127.0.0.1:1", &data_dir, &[]);
     let url = format!("http://{}/metrics", binary.control);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let page = client.get(url).send().await.unwrap().text().await.unwrap();
+    let page = client.get(&url).send().await.unwrap().text().await.unwrap();
     for name in [
         "chaperone_requests_total{call=\"chat/completions\",template=\"none\",version=\"none\",arm=\"none\",outcome=\"blocked\"} 0",
         "chaperone_request_duration_seconds_count{call=\"generateContent\"} 0",
@@ -183,9 +183,17 @@ async fn every_series_is_there_from_the_start() {
         "chaperone_connections{plane=\"data\"} 0",
         "chaperone_streams_open 0",
         "chaperone_panics_total 0",
+        "chaperone_dead_letters 0",
     ] {
         assert!(page.contains(name), "{name} is missing from\n{page}");
     }
+    eventually("the runtime is watched", async || {
+        let page = client.get(&url).send().await.unwrap().text().await.unwrap();
+        let name = "chaperone_runtime_delay_seconds_count ";
+        let count = page.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        (count.parse::<u32>().unwrap() > 2).then_some(())
+    })
+    .await;
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::harness::binary::Binary;
 use crate::harness::database::Database;
 use crate::harness::{
     CHAT, GENERATE, Options, STREAM, Sidecar, TempDir, Upstream, chat, contents, eventually, pair,
@@ -370,6 +371,30 @@ async fn what_an_earlier_process_left_in_the_journal_is_stored_but_for_what_is_s
     assert_eq!(letters["items"][0]["reason"], "it was spoilt on the disk");
     let retried = sidecar.must(200, "POST", "/dead-letters/retry", &json!({})).await;
     assert_eq!(retried, json!({"retried": 0, "unreadable": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_the_disk_is_there_after_a_kill() {
+    let (upstream, data_dir) = (Upstream::start().await, Arc::new(TempDir::new()));
+    let power = ("CHAPERONE_AUDIT__DURABILITY", "power");
+    let away = ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none");
+    let binary = Binary::start(&upstream.url(), &data_dir, &[power, away]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let calls = (0..40).map(|_| {
+        let call = client.post(format!("http://{}{GENERATE}", binary.data));
+        call.header("x-goog-api-key", "k").body(contents("hello")).send()
+    });
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    binary.kill();
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).database(away.1).data_dir(&data_dir));
+    let sidecar = sidecar.await;
+    eventually("all are found", async || {
+        let all = sidecar.status().await["executions"].clone();
+        (all["accepted"] == 40 && all["waiting"] == 40).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

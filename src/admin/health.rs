@@ -119,6 +119,14 @@ fn degraded(admin: &Admin) -> Vec<Value> {
         let why = format!("{} were refused or spoilt and are kept aside", standing.aside.count);
         note("executions", why);
     }
+    if standing.set_aside > 0 {
+        let why = format!(
+            "nobody knows what was in {} local files that could not be read; look at \
+             chaperone.db.damaged-* in storage.data_dir, remove them and restart",
+            standing.set_aside
+        );
+        note("executions", why);
+    }
     if standing.lost > 0 {
         note("executions", format!("{} were lost", standing.lost));
     }

@@ -34,7 +34,7 @@ const DISCARD: &str = "delete from outbox_dead_letters where id in (
          select id from outbox_dead_letters
           where (?1 is null or id = ?1) and (?2 is null or at < ?2) limit ?3)
      returning octet_length(execution)";
-const CLEAR_LOG: &str = "pragma wal_checkpoint(truncate)";
+pub(super) const CLEAR_LOG: &str = "pragma wal_checkpoint(truncate)";
 
 /// The dead letters of this process's local file.
 #[derive(Debug, Clone)]

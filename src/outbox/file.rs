@@ -1,6 +1,6 @@
 //! The part of the local file that holds executions not yet in the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,8 +59,6 @@ pub struct OutboxFile {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) data_dir: PathBuf,
-    /// Whether every batch is synced to the disk.
-    pub(super) survives_power_cut: bool,
     /// Whether more than the outbox is in the file: then it is not given up for another.
     pub(super) is_shared: bool,
 }
@@ -89,14 +87,10 @@ impl OutboxFile {
         }
         let file = Self { place, ledger, connection: Mutex::default() };
         let opened = match file.connect() {
-            Err(error) if is_unreadable(&error) && !file.place.is_shared => {
-                let aside = mend::set_aside(&path)
-                    .map_err(|error| StoreError::Local(format!("{}: {error}", path.display())))?;
-                telemetry::events::local_file_set_aside(&aside.display().to_string());
-                file.connect()
-            }
+            Err(error) if is_unreadable(&error) && !file.place.is_shared => file.mend(&path)?,
             opened => opened,
         };
+        file.ledger.set_aside(mend::aside(&path));
         match opened {
             Ok(connection) => *file.lock() = Some(connection),
             Err(error) if is_full(&error) => telemetry::events::outbox_failed(&error.to_string()),
@@ -115,16 +109,37 @@ impl OutboxFile {
         &self.ledger
     }
 
+    /// Opens a file that cannot be opened as it is: with the first page that it had, else a new one in its
+    /// place.
+    fn mend(&self, path: &Path) -> Result<rusqlite::Result<Connection>, StoreError> {
+        if mend::restore_head(path).is_ok()
+            && let Ok(connection) = self.connect()
+        {
+            telemetry::events::local_file_mended();
+            return Ok(Ok(connection));
+        }
+        let aside = mend::set_aside(path)
+            .map_err(|error| StoreError::Local(format!("{}: {error}", path.display())))?;
+        telemetry::events::local_file_set_aside(&aside.display().to_string());
+        Ok(self.connect())
+    }
+
     fn connect(&self) -> rusqlite::Result<Connection> {
-        let mut connection = Connection::open(self.place.data_dir.join(LOCAL_FILE))?;
+        let path = self.place.data_dir.join(LOCAL_FILE);
+        let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.execute_batch(TABLES)?;
-        // NORMAL hands every commit to the kernel, FULL to the disk.
-        let synchronous = if self.place.survives_power_cut { "full" } else { "normal" };
-        connection.pragma_update(None, "synchronous", synchronous)?;
+        // Every commit is on the disk when the journal lets go of what was in it: a power cut takes no more
+        // than what the journal has gathered meanwhile.
+        connection.pragma_update(None, "synchronous", "full")?;
         // What was in it is in no free page of it: of a user who was erased nothing is left.
         connection.pragma_update(None, "secure_delete", true)?;
         let (filed, dead) = mended(&mut connection, |one| Ok((totals(one)?, dead::totals(one)?)))?;
+        if !self.place.is_shared {
+            // What is in the log of the first page is in the file then. Where it fails, an older copy stays.
+            drop(connection.query_row(dead::CLEAR_LOG, [], |_row| Ok(())));
+            drop(mend::keep_head(&path));
+        }
         self.ledger.found_filed(filed);
         self.ledger.found_dead(dead);
         Ok(connection)
@@ -331,7 +346,7 @@ mod tests {
     }
 
     fn opened(dir: &std::path::Path) -> OutboxFile {
-        let place = Place { data_dir: dir.to_owned(), survives_power_cut: false, is_shared: false };
+        let place = Place { data_dir: dir.to_owned(), is_shared: false };
         let ledger = Ledger::new(Rules { bytes_max: u64::MAX, refuses: false });
         OutboxFile::open(place, Arc::new(ledger)).unwrap()
     }
@@ -505,8 +520,10 @@ mod tests {
     }
 
     fn reopened(dir: std::path::PathBuf, bytes: &[u8]) -> Fixture {
-        for name in std::fs::read_dir(&dir).unwrap() {
-            std::fs::remove_file(name.unwrap().path()).unwrap();
+        for name in std::fs::read_dir(&dir).unwrap().map(|name| name.unwrap().path()) {
+            if !name.to_string_lossy().ends_with("-head") {
+                std::fs::remove_file(name).unwrap();
+            }
         }
         std::fs::write(dir.join(LOCAL_FILE), bytes).unwrap();
         let file = opened(&dir);
@@ -554,11 +571,49 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_byte_anywhere_costs_what_it_is_in_and_every_record_is_counted() {
+        let (dir, bytes) = on_the_disk();
+        for step in 0..150_usize {
+            let at = step * 7919 * 4099 % bytes.len();
+            let mut spoilt = bytes.clone();
+            spoilt[at] ^= 0x55;
+            let mut fixture = reopened(dir.clone(), &spoilt);
+            let load = fixture.1.oldest(0, usize::MAX).unwrap();
+            let kept = load.records.len();
+            assert!(kept >= 52, "byte {at}: {kept}");
+            fixture.settle(&load, &load.spoilt).unwrap();
+            assert!(fixture.1.oldest(0, usize::MAX).unwrap().is_empty());
+            let now = fixture.1.ledger.standing();
+            assert_eq!((now.stored, now.waiting()), (kept as u64, 0), "byte {at}: {now:?}");
+            assert_eq!(now.stored + now.dead + now.lost, 60, "byte {at}: {now:?}");
+            fixture.0 = PathBuf::new();
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn whatever_happens_to_the_first_page_costs_nothing() {
+        let (dir, bytes) = on_the_disk();
+        for at in (0..4096).step_by(128) {
+            let mut spoilt = bytes.clone();
+            spoilt[at..at + 128].fill(0x7f);
+            let mut fixture = reopened(dir.clone(), &spoilt);
+            let load = fixture.1.oldest(0, usize::MAX).unwrap();
+            assert_eq!((load.records.len(), load.spoilt.len()), (60, 0), "byte {at}");
+            assert_eq!(fixture.1.ledger.standing().filed, 60, "byte {at}");
+            fixture.settle(&load, &[]).unwrap();
+            fixture.0 = PathBuf::new();
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
     fn a_file_that_is_none_is_set_aside() {
         let (dir, mut bytes) = on_the_disk();
+        std::fs::remove_file(dir.join("chaperone.db-head")).unwrap();
         bytes[..200].fill(0x7f);
         let fixture = reopened(dir, &bytes);
-        assert_eq!(fixture.totals().count, 0);
+        assert_eq!((fixture.totals().count, fixture.1.ledger.standing().set_aside), (0, 1));
         let aside = std::fs::read_dir(&fixture.0).unwrap().map(|one| one.unwrap());
         let aside: Vec<_> =
             aside.filter(|one| one.file_name().to_string_lossy().contains("damaged")).collect();
@@ -566,7 +621,7 @@ mod tests {
         let data_dir = fixture.0.join("other");
         std::fs::create_dir(&data_dir).unwrap();
         std::fs::write(data_dir.join(LOCAL_FILE), &bytes).unwrap();
-        let shared = Place { data_dir, survives_power_cut: false, is_shared: true };
+        let shared = Place { data_dir, is_shared: true };
         let refused = OutboxFile::open(shared, fixture.1.ledger.clone()).unwrap_err().to_string();
         assert!(refused.contains("chaperone.db is damaged"), "{refused}");
     }

@@ -437,6 +437,23 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_that_fails_is_told_and_the_record_stays() {
+        let dir = Dir::new();
+        let journal = Journal::open(&dir.0, true).unwrap();
+        let position = journal.append(b"one\n").unwrap();
+        journal.settle(position).unwrap();
+        // It takes all and syncs nothing.
+        let null = Arc::new(OpenOptions::new().append(true).open("/dev/null").unwrap());
+        let file = std::mem::replace(&mut journal.lock().all[0].file, null);
+        let position = journal.append(b"two\n").unwrap();
+        journal.settle(position).unwrap_err();
+        journal.probe().unwrap_err();
+        assert_eq!(journal.lock().all[0].records, Some(2));
+        journal.lock().all[0].file = file;
+        journal.settle(position).unwrap();
+    }
+
+    #[test]
     fn of_a_file_that_was_cut_the_rest_is_taken_and_what_follows_is_whole() {
         let dir = Dir::new();
         let journal = Journal::open(&dir.0, false).unwrap();

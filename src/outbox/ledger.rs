@@ -57,6 +57,8 @@ pub struct Standing {
     pub lost: u64,
     /// Bytes in the journal and the table.
     pub bytes: u64,
+    /// Local files that could not be read and were set aside: nobody knows what was in them.
+    pub set_aside: u64,
     /// Whether the store took the last batch.
     pub store_reachable: bool,
     /// Whether the journal took the last record.
@@ -112,6 +114,7 @@ impl Ledger {
             aside: Totals::default(),
             lost: 0,
             bytes: 0,
+            set_aside: 0,
             store_reachable: true,
             writable: true,
         };
@@ -180,6 +183,10 @@ impl Ledger {
     /// Whether this loss is to be told: of many in a row, the first.
     pub(super) fn tells(&self) -> bool {
         !self.told.swap(true, Relaxed)
+    }
+
+    pub(super) fn set_aside(&self, files: u64) {
+        self.lock().set_aside = files;
     }
 
     /// Gives what was so before.

@@ -81,6 +81,13 @@ pub fn local_file_cut(bytes: u64) {
     error!(bytes, "the local file was cut; what is left of it goes on");
 }
 
+/// The local file could be opened again.
+pub fn local_file_mended() {
+    error!(
+        "the first page of the local file was damaged on the disk; it was put back from its copy"
+    );
+}
+
 /// Nothing in the local file can be read. How much waited in it nobody knows.
 pub fn local_file_set_aside(place: &str) {
     error!(place, "the local file cannot be read; it was set aside and made anew");

@@ -48,6 +48,7 @@ const CONNECTIONS: &str = "chaperone_connections";
 const STREAMS: &str = "chaperone_streams_open";
 const LOG_LINES: &str = "chaperone_log_lines_dropped_total";
 const PANICS: &str = "chaperone_panics_total";
+const DELAY: &str = "chaperone_runtime_delay_seconds";
 
 /// Installs the recorder and creates every series that does not depend on the catalog.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -64,6 +65,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         drop(histogram!(DURATION, "call" => call));
         drop(histogram!(FIRST_TOKEN, "call" => call));
     }
+    drop(histogram!(DELAY));
     for stage in ["request", "inspect", "total"] {
         drop(histogram!(OVERHEAD, "stage" => stage));
     }
@@ -84,7 +86,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     for plane in ["data", "control"] {
         gauge!(CONNECTIONS, "plane" => plane).set(0.0);
     }
-    for name in [OUTBOX, OUTBOX_BYTES, CATALOG_GENERATION, CATALOG_AGE, STREAMS] {
+    for name in [OUTBOX, OUTBOX_BYTES, LETTERS, CATALOG_GENERATION, CATALOG_AGE, STREAMS] {
         gauge!(name).set(0.0);
     }
     Ok(handle)
@@ -135,6 +137,11 @@ fn describe() {
     describe_gauge!(STREAMS, "Streams being relayed.");
     describe_counter!(LOG_LINES, "Lines of the log that nobody read in time.");
     describe_counter!(PANICS, "Requests that panicked.");
+    describe_histogram!(
+        DELAY,
+        Unit::Seconds,
+        "How late a task was that should have run: ten looks a second."
+    );
 }
 
 fn requests(call: &str, [template, version, arm]: [&str; 3], outcome: Outcome) -> metrics::Counter {
@@ -305,6 +312,11 @@ pub fn readings(readings: Readings) {
     counter!(LOST).absolute(readings.lost);
     gauge!(OUTBOX).set(count(readings.waiting));
     gauge!(OUTBOX_BYTES).set(count(readings.outbox_bytes));
+}
+
+/// How late a task was that should have run, in seconds.
+pub fn runtime_delay(seconds: f64) {
+    histogram!(DELAY).record(seconds);
 }
 
 /// A call whose body no guardrail could read.
