@@ -8,6 +8,7 @@ mod export;
 mod key;
 mod reader;
 mod retention;
+mod retries;
 mod routes;
 mod settings;
 
@@ -18,6 +19,7 @@ pub use export::{Collector, Export, JsonLinesTo};
 pub use key::{ApiKey, CallerKeys, KeySource};
 pub use reader::Mistake;
 pub use retention::{PartitionBy, Retention};
+pub use retries::Retries;
 pub use routes::{RouteRule, VariableSource};
 pub use settings::{
     Audit, BlockReply, Catalog, Control, Data, Database, Durability, GuardrailSettings, Limits,

@@ -4,6 +4,7 @@
 //! guardrail step can make what may be forwarded. Nothing here knows the control plane.
 
 mod arrive;
+mod attempts;
 mod blocked;
 mod compose;
 mod exchange;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Current;
-use crate::config::{GuardrailSettings, Limits, RouteRule, StorePrompts, WhenFull};
+use crate::config::{GuardrailSettings, Limits, Retries, RouteRule, StorePrompts, WhenFull};
 use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::upstream::Upstream;
@@ -70,6 +71,7 @@ pub struct Proxy {
 #[expect(missing_docs, reason = "named and documented in `config`")]
 pub struct Rules {
     pub limits: Limits,
+    pub retries: Retries,
     pub guardrails: GuardrailSettings,
     pub routes: Vec<RouteRule>,
     pub store_prompts: StorePrompts,

@@ -3,6 +3,7 @@
 //! Nothing here knows HTTP, SQL or JSON shapes.
 
 pub mod clock;
+pub mod dice;
 pub mod digest;
 pub mod ids;
 pub mod money;

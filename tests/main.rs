@@ -40,6 +40,7 @@ mod reallocation;
 mod recording;
 mod results;
 mod retention;
+mod retries;
 mod store;
 mod streams;
 mod templates;

@@ -201,6 +201,7 @@ pub(super) fn proxy(
         drained: CancellationToken::new(),
         rules: Rules {
             limits: settings.limits.clone(),
+            retries: settings.upstream.retries.clone(),
             guardrails: settings.guardrails.clone(),
             routes: settings.routes.clone(),
             store_prompts: settings.audit.store_prompts,

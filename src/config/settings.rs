@@ -10,6 +10,7 @@ use super::export::{self, Export};
 use super::key::{self, ApiKey};
 use super::reader::{Mistake, Reader};
 use super::retention::{self, Retention};
+use super::retries::{self, Retries};
 use super::routes::RouteRule;
 use crate::words::secret::Secret;
 
@@ -88,6 +89,8 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// What calls go out with; `None`: with their callers' keys.
     pub api_key: Option<ApiKey>,
+    /// What is tried again.
+    pub retries: Retries,
 }
 
 /// Bounds of the data plane.
@@ -318,7 +321,7 @@ fn store_prompts_of(reader: &mut Reader) -> BTreeMap<String, StorePrompts> {
 }
 
 /// Names with commas between them.
-fn names(reader: &mut Reader, section: &str, key: &str) -> Vec<String> {
+pub(super) fn names(reader: &mut Reader, section: &str, key: &str) -> Vec<String> {
     let all = reader.text(section, key).unwrap_or_default();
     all.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
@@ -349,6 +352,7 @@ fn upstream(reader: &mut Reader) -> Upstream {
         idle_timeout: reader.millis("upstream", "idle_timeout_ms", 1_200_000),
         ca_file: reader.path("upstream", "ca_file"),
         api_key: key::read(reader),
+        retries: retries::read(reader),
     }
 }
 

@@ -8,14 +8,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::file::{Load, OutboxFile};
 use super::ledger::Ledger;
 use super::letter::DeadLetter;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
-use crate::words::clock;
+use crate::words::{clock, dice};
 
 /// Bytes of a batch: from where it starts to grow, and to where.
 const BATCH_BYTES_MIN: usize = 256 * 1024;
@@ -68,7 +67,8 @@ pub async fn ship(
             Err(_) => {
                 let wait = retry;
                 retry = (retry * 2).min(RETRY_LAST);
-                Some(wait + jitter(wait))
+                // Many sidecars do not come back at once.
+                Some(wait + dice::part_of(wait / 2))
             }
         };
         tokio::select! {
@@ -86,12 +86,6 @@ async fn pause(wait: Option<Duration>, filled: &Notify) {
             tokio::time::sleep(GATHER).await;
         }
     }
-}
-
-/// Up to half of it, so that many sidecars do not come back at once.
-fn jitter(wait: Duration) -> Duration {
-    let dice = Uuid::new_v4().as_bytes().first().copied().unwrap_or_default();
-    wait * u32::from(dice) / 512
 }
 
 impl Pace {

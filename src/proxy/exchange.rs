@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use jiff::Timestamp;
 
+use super::relay::failed;
 use super::{Proxy, kept};
 use crate::catalog::Catalog;
 use crate::config::StorePrompts;
@@ -18,6 +20,7 @@ use crate::guardrail::{Direction, Finding, Guardrails, RuleSet};
 use crate::outbox::Recorder;
 use crate::price::Prices;
 use crate::telemetry;
+use crate::upstream::UpstreamError;
 use crate::words::clock;
 use crate::words::ids::ExecutionId;
 use crate::words::tokens::ServiceTier;
@@ -254,6 +257,31 @@ impl Exchange {
             .into_iter()
             .flatten()
             .find_map(|model| open.prices.cost(model, &usage, tier, at));
+    }
+
+    /// Records a try that another one follows, as a call of its own. No experiment counts it, and the prompt and
+    /// what guardrails said stay with the last one. `status`: of the answer, if there was one.
+    pub(super) fn tried(&self, at: Timestamp, took: Duration, status: Option<StatusCode>) {
+        let Some(open) = self.0.as_ref().filter(|open| open.recorded) else { return };
+        let error_type = status.map_or(UpstreamError::Unreachable.name(), failed);
+        open.recorder.record(&Execution {
+            id: Some(ExecutionId::new()),
+            created_at: at,
+            execution_time_ms: clock::millis(took),
+            outcome: Outcome::Failed,
+            error_type: Some(error_type.to_owned()),
+            http_status: status.map(|status| status.as_u16()),
+            variables_used: None,
+            rendered_prompt: None,
+            guardrails_evaluated: Vec::new(),
+            guardrail_violations: Vec::new(),
+            ab_test_experiment_id: None,
+            ab_test_group: None,
+            assignment_reason: None,
+            enroll_bucket: None,
+            variant_bucket: None,
+            ..open.execution.clone()
+        });
     }
 
     /// Ends the call without a record.

@@ -5,18 +5,22 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, Method};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use reqwest::Url;
 use tokio::time::{Sleep, sleep};
 
 use super::Proxy;
+use super::attempts::{self, Attempts, Next, Sent};
 use super::exchange::Exchange;
 use super::inspect::{AnswerPlan, Cleared, OutgoingBody};
 use super::refusal::{Kind, Refusal};
+use crate::gemini::route::Route;
 use crate::gemini::usage;
 use crate::telemetry;
 use crate::upstream::ClientBodyFailed;
-use crate::words::digest;
 use crate::words::tokens::ServiceTier;
+use crate::words::{clock, digest};
 
 /// The head of the upstream's answer, its body still to come.
 #[derive(Debug)]
@@ -39,33 +43,42 @@ pub(super) async fn forward(
     if let Some(key) = &proxy.key {
         key.put(&outgoing.path, &mut outgoing.query, &mut outgoing.headers)?;
     }
-    let target = proxy
-        .upstream
-        .target(&outgoing.path, outgoing.query.as_deref())
-        .map_err(|error| Refusal::new(Kind::BadRequest, error.to_string()))?;
+    let target = address(proxy, &outgoing.path, outgoing.query.as_deref())?;
     if !proxy.may_record() {
         let message = "no record of this call could be kept, and audit.when_full is set to refuse";
         return Err(Refusal::new(Kind::Unrecordable, message));
     }
-    let body = match outgoing.body {
+    let switches = outgoing.headers.contains_key(http::header::UPGRADE);
+    let is_head = outgoing.method == http::Method::HEAD;
+    let call = outgoing.answer.as_ref().map(|plan| plan.call);
+    let rules = &proxy.rules.retries;
+    let (path, query) = (outgoing.path, outgoing.query);
+    let route = (!rules.fallback_models.is_empty())
+        .then(|| Route::read(&outgoing.method, &path, query.as_deref()));
+    let ready = Ready { method: outgoing.method, target, headers: outgoing.headers };
+    telemetry::metrics::stage("request", exchange.own().as_secs_f64());
+    let sent = match outgoing.body {
         OutgoingBody::Whole(bytes) => {
-            let sent = digest::sha256_hex(&bytes);
-            exchange.note(|execution| execution.body_sha256 = Some(sent));
+            let digest = digest::sha256_hex(&bytes);
+            exchange.note(|execution| execution.body_sha256 = Some(digest));
             exchange.asks_for_tier(usage::tier_asked_for(&bytes));
-            reqwest::Body::from(bytes)
+            let model = route.as_ref().and_then(|route| route.model.as_deref());
+            let attempts = Attempts::of(rules, call, model);
+            let other = |model: &str| {
+                let path = route.as_ref().map(|route| route.with_model(model).path);
+                address(proxy, &path.unwrap_or_default(), query.as_deref())
+            };
+            try_on(proxy, ready, bytes, (attempts, other), exchange).await?
         }
-        OutgoingBody::Unread(body) if body.is_end_stream() => reqwest::Body::from(Bytes::new()),
+        OutgoingBody::Unread(body) if body.is_end_stream() => {
+            ready.send(proxy, reqwest::Body::from(Bytes::new()), exchange).await
+        }
         OutgoingBody::Unread(body) => {
-            reqwest::Body::wrap(Patient::new(body, proxy.rules.body_idle_timeout()))
+            let body = reqwest::Body::wrap(Patient::new(body, proxy.rules.body_idle_timeout()));
+            ready.send(proxy, body, exchange).await
         }
     };
-    let is_head = outgoing.method == http::Method::HEAD;
-    let switches = outgoing.headers.contains_key(http::header::UPGRADE);
-    telemetry::metrics::stage("request", exchange.own().as_secs_f64());
-    exchange.rest();
-    let answer = proxy.upstream.send(outgoing.method, target, outgoing.headers, body).await;
-    exchange.work();
-    let answer = answer.map_err(|error| {
+    let answer = sent.map_err(|error| {
         let id = exchange.fact(|execution| execution.request_id.clone()).unwrap_or_default();
         telemetry::events::upstream_failed(&id, error.name());
         Refusal::new(Kind::Upstream(error), error.to_string())
@@ -80,6 +93,62 @@ pub(super) async fn forward(
     let billed = head.headers.get(usage::TIER_HEADER);
     exchange.is_billed_at(billed.and_then(|tier| tier.to_str().ok()).map(ServiceTier::read));
     Ok(Answered { head, body, plan: outgoing.answer, is_head, returns_to: outgoing.returns_to })
+}
+
+/// A call but for its body.
+#[derive(Debug, Clone)]
+struct Ready {
+    method: Method,
+    target: Url,
+    headers: HeaderMap,
+}
+
+impl Ready {
+    async fn send(self, proxy: &Proxy, body: reqwest::Body, exchange: &mut Exchange) -> Sent {
+        exchange.rest();
+        let sent = proxy.upstream.send(self.method, self.target, self.headers, body).await;
+        exchange.work();
+        sent
+    }
+}
+
+/// Sends a call, and again as far as the operator wants it, at last to where `other` finds another model. Each
+/// try that another one follows is a record of its own.
+async fn try_on(
+    proxy: &Proxy,
+    mut ready: Ready,
+    body: Bytes,
+    (mut attempts, other): (Attempts<'_>, impl Fn(&str) -> Result<Url, Refusal>),
+    exchange: &mut Exchange,
+) -> Result<Sent, Refusal> {
+    while attempts.may_go_on() {
+        let (at, began) = (clock::now(), clock::monotonic());
+        let sent = ready.clone().send(proxy, reqwest::Body::from(body.clone()), exchange).await;
+        let (sent, failure) = attempts::look(sent).await;
+        let Some(failure) = failure else { return Ok(sent) };
+        let next = attempts.next(failure);
+        if next != Next::Nothing {
+            exchange.tried(at, began.elapsed(), failure.status);
+        }
+        match next {
+            Next::Again(wait) => {
+                exchange.rest();
+                sleep(wait).await;
+                exchange.work();
+            }
+            Next::Model(model) => {
+                ready.target = other(&model)?;
+                exchange.note(|execution| execution.model_name = Some(model));
+            }
+            Next::Nothing => return Ok(sent),
+        }
+    }
+    Ok(ready.send(proxy, reqwest::Body::from(body), exchange).await)
+}
+
+fn address(proxy: &Proxy, path: &str, query: Option<&str>) -> Result<Url, Refusal> {
+    let target = proxy.upstream.target(path, query);
+    target.map_err(|error| Refusal::new(Kind::BadRequest, error.to_string()))
 }
 
 impl Proxy {

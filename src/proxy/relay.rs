@@ -5,7 +5,7 @@
 //! client's: when the client leaves, the upstream call is dropped.
 
 mod body;
-mod coding;
+pub(super) mod coding;
 mod frames;
 mod terminal;
 mod watch;
@@ -33,6 +33,7 @@ use crate::upstream;
 use body::{Reader, Relay};
 use frames::FrameReader;
 use watch::Watch;
+pub(super) use watch::failed;
 
 /// An answer that is not read.
 pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {

@@ -6,7 +6,7 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 
 /// The plain bytes. Refused: other codings, broken ones, and more than `bytes_max`.
-pub(super) fn decode<'b>(
+pub(in crate::proxy) fn decode<'b>(
     coding: Option<&str>,
     bytes: &'b [u8],
     bytes_max: usize,

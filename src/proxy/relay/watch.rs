@@ -53,11 +53,15 @@ impl Watch {
     }
 }
 
+/// What an answer with this status failed for.
+pub(in crate::proxy) fn failed(status: StatusCode) -> &'static str {
+    if status == StatusCode::TOO_MANY_REQUESTS { "upstream_quota" } else { "upstream_status" }
+}
+
 /// How an answer with this status and content ended.
 pub(super) fn outcome(status: StatusCode, answer: &Answer) -> (Outcome, Option<&'static str>) {
     match status {
-        StatusCode::TOO_MANY_REQUESTS => (Outcome::Failed, Some("upstream_quota")),
-        status if !status.is_success() => (Outcome::Failed, Some("upstream_status")),
+        status if !status.is_success() => (Outcome::Failed, Some(failed(status))),
         _ if answer.error.is_some() => (Outcome::Failed, Some("upstream_error")),
         _ if answer.is_success() => (Outcome::Success, None),
         _ if answer.block_reason.is_some() => (Outcome::Failed, Some("upstream_blocked")),
