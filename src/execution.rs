@@ -122,6 +122,7 @@ pub struct Execution {
     pub tool_use_tokens: Option<u64>,
     pub usage_partial: bool,
     pub estimated_cost_usd: Option<PicoUsd>,
+    pub cost_list_usd: Option<PicoUsd>,
     pub price_version: Option<String>,
     pub outcome: Outcome,
     pub success: bool,

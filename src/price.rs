@@ -31,6 +31,16 @@ pub struct Prices {
     by_model: HashMap<String, Vec<Row>>,
 }
 
+/// What a call costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// At the prices of the table.
+    pub usd: PicoUsd,
+    /// The same if nothing had come from a cache: what to compare prompts by, since which of two finds more in
+    /// the cache depends on their traffic.
+    pub list_usd: PicoUsd,
+}
+
 /// The prices of one model while they hold.
 #[derive(Debug, Clone)]
 struct Row {
@@ -84,7 +94,7 @@ impl Prices {
         usage: &Usage,
         tier: ServiceTier,
         at: Timestamp,
-    ) -> Option<PicoUsd> {
+    ) -> Option<Cost> {
         let day = at.to_zoned(TimeZone::UTC).date();
         let rows = self.by_model.get(bare(model))?;
         let row = rows.iter().find(|row| row.from <= day && day < row.until)?;
@@ -97,9 +107,7 @@ impl Prices {
         let cached = split(usage.cached.min(usage.prompt), usage.cached_details);
         let [text, audio, image, video] = split(usage.candidates, usage.candidates_details);
         let written = [text.saturating_add(usage.thoughts), audio, image, video];
-        let mut cost = [
-            bill(&rates.input, without(prompt, cached)),
-            bill(&rates.cached, cached),
+        let mut rest: PicoUsd = [
             bill(&rates.output, written),
             fee(row.search, usage.search_queries)?,
             fee(row.maps, usage.maps_queries)?,
@@ -108,9 +116,10 @@ impl Prices {
         .sum();
         // What a search brings in is paid with the search.
         if usage.search_queries == 0 {
-            cost = cost + bill(&rates.input, split(usage.tool_use, usage.tool_use_details));
+            rest = rest + bill(&rates.input, split(usage.tool_use, usage.tool_use_details));
         }
-        Some(cost)
+        let read = bill(&rates.input, without(prompt, cached)) + bill(&rates.cached, cached);
+        Some(Cost { usd: read + rest, list_usd: bill(&rates.input, prompt) + rest })
     }
 }
 

@@ -138,6 +138,11 @@ async fn figures_agree(setting: &Setting<'_>, shown: &Value, which: &str) {
         ("/tokens/thinking", "sum(thoughts_tokens)", "1 = 1"),
         ("/tokens/output", "sum(candidates_tokens)", "1 = 1"),
         ("/total_cost_usd", &format!("sum({cost})"), "1 = 1"),
+        (
+            "/cost_list_usd",
+            "sum(cast(coalesce(cost_list_usd, estimated_cost_usd) as double precision))",
+            "1 = 1",
+        ),
         ("/avg_cost_per_execution_usd", &format!("avg({cost})"), "1 = 1"),
         ("/unpriced", "count(*)", "token_count > 0 and estimated_cost_usd is null"),
     ] {

@@ -80,7 +80,7 @@ async fn four_sidecars_start_at_once_on_an_empty_database() {
     }
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
     let ran = database.count("select count(*) from chaperone_migrations").await;
-    assert_eq!(ran, 7, "every migration, once");
+    assert_eq!(ran, 8, "every migration, once");
     for (number, sidecar) in sidecars.iter().enumerate() {
         let new = json!({"name": format!("of-{number}"), "template_text": "x"});
         sidecar.must(201, "POST", "/templates", &new).await;

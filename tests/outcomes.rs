@@ -159,6 +159,8 @@ pub fn calls(count: u32, units: u64) -> Vec<Execution> {
                 prompt_tokens: answered.then_some(20),
                 cached_tokens: answered.then(|| chance.below(20)),
                 estimated_cost_usd: priced.then_some(PicoUsd(cost)),
+                cost_list_usd: (priced && number % 3 > 0)
+                    .then_some(PicoUsd(cost + i128::from(number) * 1_000_000)),
                 assignment_reason: Some(
                     match chance.below(20) {
                         0 => "forced",
@@ -206,8 +208,10 @@ fn expected(calls: &[Execution], second_phase_at: Timestamp) -> BTreeMap<(u32, S
         sums.unpriced += u64::from(one.token_count.is_some() && one.estimated_cost_usd.is_none());
         sums.prompt_tokens += real(one.prompt_tokens.unwrap_or(0));
         sums.cached_tokens += real(one.cached_tokens.unwrap_or(0));
-        sums.cost_usd +=
-            one.estimated_cost_usd.map_or(0.0, |cost| real(u64::try_from(cost.0).unwrap()) / 1e12);
+        sums.cost_usd += one
+            .cost_list_usd
+            .or(one.estimated_cost_usd)
+            .map_or(0.0, |cost| real(u64::try_from(cost.0).unwrap()) / 1e12);
     }
     let mut arms: BTreeMap<(u32, String), ArmSums> = BTreeMap::new();
     for ((phase, arm, _), Unit { crossed, sums, log }) in units {
@@ -320,9 +324,12 @@ async fn sums_are_those_of_the_rows_whatever_is_sent_again() {
         let movers = "select count(*) from ab_test_units where crossed and executions > 0";
         assert!(setting.count(movers).await > 0);
 
-        // Counted anew from the rows on the way up.
+        // Counted anew from the rows on the way up, which have lost what is not in a schema before the eighth.
         store.migrate_down(4).await.unwrap();
         store.migrate_up().await.unwrap();
+        let without = |one: &Execution| Execution { cost_list_usd: None, ..one.clone() };
+        let calls: Vec<Execution> = calls.iter().map(without).collect();
+        let before = expected(&calls, "2026-11-20T00:05:00Z".parse().unwrap());
         assert_same(&setting.collected().await, &before, &format!("{kind}, migrated"));
     })
     .await;
@@ -499,6 +506,36 @@ async fn caps_come_from_before_the_start_and_stay() {
         setting.store.insert_executions(&late).await.unwrap();
         setting.store.insert_executions(&[call(2, "u-2", "control")]).await.unwrap();
         assert_eq!(setting.collected().await.parameters, Some(frozen), "{kind}");
+    })
+    .await;
+}
+
+/// An arm whose prompt is often in the cache pays less for nothing of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn arms_are_compared_by_what_they_cost_without_a_cache() {
+    everywhere("user", async |setting| {
+        let dollars = |dollars: i128| Some(PicoUsd(dollars * 1_000_000_000_000));
+        let paid = |number: u32, arm: &str, usd: i128, list: Option<i128>| Execution {
+            estimated_cost_usd: dollars(usd),
+            cost_list_usd: list.and_then(dollars),
+            token_count: Some(10),
+            ..call(number, &format!("u-{number}"), arm)
+        };
+        let calls = [
+            paid(1, "control", 2, Some(5)),
+            paid(2, "control", 4, Some(5)),
+            // As an older sidecar records it.
+            paid(3, "variant_a", 7, None),
+        ];
+        for _ in 0..2 {
+            setting.store.insert_executions(&calls).await.unwrap();
+        }
+        let (kind, sums) = (setting.store.kind(), setting.collected().await.sums);
+        let told: Vec<(&str, f64, f64)> =
+            sums.iter().map(|one| (one.arm.as_str(), one.cost_usd, one.cost_usd_sq)).collect();
+        assert_eq!(told, [("control", 10.0, 50.0), ("variant_a", 7.0, 49.0)], "{kind}");
+        let billed = "select cast(sum(cost_usd) as bigint) from prompt_template_totals";
+        assert_eq!(setting.count(billed).await, 13, "{kind}: a template costs what is paid");
     })
     .await;
 }

@@ -78,7 +78,7 @@ async fn migrations_go_up_down_and_up() {
         assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
         assert!(matches!(store.revision().await, Err(StoreError::NotMigrated)));
         assert!(!store.migration_state().await.unwrap().is_current());
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert!(
             store.migrate_up().await.unwrap().versions.is_empty(),
             "a second time does nothing"
@@ -86,9 +86,9 @@ async fn migrations_go_up_down_and_up() {
         assert!(store.migration_state().await.unwrap().is_current());
         store.insert_executions(&[execution(1), execution(2)]).await.unwrap();
         let down = store.migrate_down(0).await.unwrap();
-        assert_eq!((down.versions, down.archived), (vec![7, 6, 5, 4, 3, 2, 1], 2));
+        assert_eq!((down.versions, down.archived), (vec![8, 7, 6, 5, 4, 3, 2, 1], 2));
         assert!(matches!(store.changed(None).await, Err(StoreError::NotMigrated)));
-        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert!(
             store
                 .executions(&ExecutionQuery { limit: 9, ..ExecutionQuery::default() })
@@ -235,7 +235,7 @@ async fn a_migration_that_fails_leaves_no_trace() {
         execute("drop table prompt_audit_head").await;
         assert_eq!(
             store.migrate_up().await.unwrap().versions,
-            [2, 3, 4, 5, 6, 7],
+            [2, 3, 4, 5, 6, 7, 8],
             "{}",
             store.kind()
         );
@@ -255,7 +255,7 @@ async fn four_starters_migrate_an_empty_database_once() {
     for starter in starters {
         ran += starter.await.unwrap();
     }
-    assert_eq!(ran, 7, "every migration, once");
+    assert_eq!(ran, 8, "every migration, once");
     assert_eq!(database.count("select count(*) from prompt_templates").await, 3);
 }
 
@@ -475,8 +475,8 @@ async fn the_audit_holds_through_migrations() {
         let change = Change { audit: vec![entry("one"), entry("two")], ..Change::default() };
         store.commit(&change).await.unwrap();
         let seen = store.changed(None).await.unwrap().revision;
-        assert_eq!(store.migrate_down(1).await.unwrap().versions, [7, 6, 5, 4, 3, 2]);
-        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3, 4, 5, 6, 7]);
+        assert_eq!(store.migrate_down(1).await.unwrap().versions, [8, 7, 6, 5, 4, 3, 2]);
+        assert_eq!(store.migrate_up().await.unwrap().versions, [2, 3, 4, 5, 6, 7, 8]);
         let query = AuditQuery { after: Some(-1), limit: 9, ..AuditQuery::default() };
         let chain = store.audit(&query).await.unwrap();
         assert_eq!(chain.len(), 2, "{}", store.kind());
@@ -570,7 +570,12 @@ async fn phases_follow_each_other_and_outlive_their_schema() {
         assert!(store.commit(&again).await.is_err(), "a phase has one number");
 
         // Down and up: what ran has a first phase, and what cannot be made again is kept.
-        assert_eq!(store.migrate_down(3).await.unwrap().versions, [7, 6, 5, 4], "{}", store.kind());
+        assert_eq!(
+            store.migrate_down(3).await.unwrap().versions,
+            [8, 7, 6, 5, 4],
+            "{}",
+            store.kind()
+        );
         store.migrate_up().await.unwrap();
         let phases = store.phases(id).await.unwrap();
         assert_eq!((phases.len(), phases[0].mode.as_str(), phases[0].ended_at), (1, "start", None));

@@ -134,6 +134,8 @@ pub(super) struct Figures {
     tokens: Tokens,
     /// A decimal; null when no call has a price.
     total_cost_usd: Option<String>,
+    /// The same if nothing of a prompt had come from a cache.
+    cost_list_usd: Option<String>,
     avg_cost_per_execution_usd: Option<String>,
     /// Answered calls whose model has no known price: their cost is not in the sum.
     unpriced: u64,
@@ -305,6 +307,9 @@ type Count = fn(&VersionFigures) -> u64;
 
 fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
     let sum = |one: Count| versions.iter().map(one).sum::<u64>();
+    let total = |cost: fn(&VersionFigures) -> Option<PicoUsd>| {
+        versions.iter().filter_map(cost).reduce(|one, more| one + more)
+    };
     let by_outcome: [(&'static str, Count); 8] = [
         ("success", |one| one.success),
         ("failed", |one| one.failed),
@@ -322,7 +327,7 @@ fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
         attempted: sum(|one| one.attempted),
         response_time_ms_sum: versions.iter().map(|one| one.response_time_ms_sum).sum(),
         priced: sum(|one| one.priced),
-        cost_usd: versions.iter().filter_map(|one| one.cost_usd).reduce(|one, more| one + more),
+        cost_usd: total(|one| one.cost_usd),
         ..VersionFigures::default()
     };
     Figures {
@@ -345,6 +350,7 @@ fn figures(report: &Report, versions: &[VersionFigures]) -> Figures {
             output: sum(|one| one.candidates_tokens),
         },
         total_cost_usd: whole.cost_usd.map(|cost| cost.to_string()),
+        cost_list_usd: total(|one| one.cost_list_usd).map(|cost| cost.to_string()),
         avg_cost_per_execution_usd: mean_cost(&whole),
         unpriced: sum(|one| one.unpriced),
     }

@@ -117,6 +117,8 @@ fn call(row: &Value) -> Option<Call> {
         unit,
         success: row.get("success").and_then(Value::as_bool).unwrap_or_default(),
         response_ms: ms.filter(|_| reached),
-        cost_usd: text("estimated_cost_usd").and_then(|cost| cost.parse().ok()),
+        cost_usd: text("cost_list_usd")
+            .or_else(|| text("estimated_cost_usd"))
+            .and_then(|cost| cost.parse().ok()),
     })
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Prices;
-use crate::words::tokens::{ServiceTier, Usage};
+use crate::words::tokens::{Modalities, ServiceTier, Usage};
 
 const SHIPPED: &str = include_str!("../../config/prices.toml");
 /// Columns with `|` between: model, tier, time, what was used, cost in USD, how it was worked out.
@@ -45,8 +45,13 @@ fn bills_worked_by_hand() {
         let [model, tier, at, used, cost, _how] = columns[..] else { panic!("{line}") };
         let at: Timestamp = at.parse().unwrap();
         let found = prices.cost(model, &usage(used), ServiceTier::read(tier), at);
-        let found = found.map_or_else(|| "unknown".to_owned(), |cost| cost.to_string());
-        assert_eq!(found, cost, "{line}");
+        let told = found.map_or_else(|| "unknown".to_owned(), |cost| cost.usd.to_string());
+        assert_eq!(told, cost, "{line}");
+        // What came from a cache costs nothing of the kind: the same call without one.
+        let fresh = Usage { cached: 0, cached_details: Modalities::default(), ..usage(used) };
+        let fresh = prices.cost(model, &fresh, ServiceTier::read(tier), at);
+        assert_eq!(found.map(|cost| cost.list_usd), fresh.map(|cost| cost.usd), "{line}");
+        assert!(found.is_none_or(|cost| cost.usd.0 <= cost.list_usd.0), "{line}");
         tried += 1;
     }
     assert!(tried >= CASES_MIN, "{tried} cases");
@@ -96,6 +101,6 @@ fn an_entry_ends_where_it_says() {
         ("2026-03-01T00:00:00Z", None),
     ] {
         let found = prices.cost("m", &million, ServiceTier::Standard, at.parse().unwrap());
-        assert_eq!(found.map(|cost| cost.to_string()).as_deref(), cost, "{at}");
+        assert_eq!(found.map(|cost| cost.usd.to_string()).as_deref(), cost, "{at}");
     }
 }

@@ -253,10 +253,12 @@ impl Exchange {
         let tier = open.tier_billed.or(answer.service_tier).or(open.tier_asked).unwrap_or_default();
         // An alias is resolved in the answer; a name that only the request has may be the one in the table.
         let at = execution.created_at;
-        execution.estimated_cost_usd = [&execution.model_name, &asked_model]
+        let cost = [&execution.model_name, &asked_model]
             .into_iter()
             .flatten()
             .find_map(|model| open.prices.cost(model, &usage, tier, at));
+        execution.estimated_cost_usd = cost.map(|cost| cost.usd);
+        execution.cost_list_usd = cost.map(|cost| cost.list_usd);
     }
 
     /// Records a try that another one follows, as a call of its own. No experiment counts it, and the prompt and

@@ -20,7 +20,7 @@ pub enum Metric {
         /// 50 for the median.
         percent: u8,
     },
-    /// The mean cost of an execution, capped.
+    /// The mean cost of an execution without a cache, capped.
     Cost,
     /// The same money per success.
     CostPerSuccess,

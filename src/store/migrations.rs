@@ -12,7 +12,7 @@ pub(super) struct Migration {
     pub(super) down: &'static str,
 }
 
-pub(super) const POSTGRES: [Migration; 7] = [
+pub(super) const POSTGRES: [Migration; 8] = [
     Migration {
         version: 1,
         name: "core",
@@ -55,9 +55,15 @@ pub(super) const POSTGRES: [Migration; 7] = [
         up: include_str!("../../migrations/postgres/0007_erasures.up.sql"),
         down: include_str!("../../migrations/postgres/0007_erasures.down.sql"),
     },
+    Migration {
+        version: 8,
+        name: "list_cost",
+        up: include_str!("../../migrations/postgres/0008_list_cost.up.sql"),
+        down: include_str!("../../migrations/postgres/0008_list_cost.down.sql"),
+    },
 ];
 
-pub(super) const SQLITE: [Migration; 7] = [
+pub(super) const SQLITE: [Migration; 8] = [
     Migration {
         version: 1,
         name: "core",
@@ -99,6 +105,12 @@ pub(super) const SQLITE: [Migration; 7] = [
         name: "erasures",
         up: include_str!("../../migrations/sqlite/0007_erasures.up.sql"),
         down: include_str!("../../migrations/sqlite/0007_erasures.down.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "list_cost",
+        up: include_str!("../../migrations/sqlite/0008_list_cost.up.sql"),
+        down: include_str!("../../migrations/sqlite/0008_list_cost.down.sql"),
     },
 ];
 

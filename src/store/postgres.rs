@@ -140,6 +140,19 @@ impl Postgres {
         answer.map_err(|error| from_driver(&error))
     }
 
+    async fn copy(&self, records: &[Cow<'_, str>], insert: &str) -> Result<(), StoreError> {
+        let attempt = async || {
+            let lent = Lent::new(self.connection().await?);
+            let copying = lent.copy(BATCH_DEADLINE, records, insert);
+            tokio::time::timeout(BATCH_DEADLINE, copying).await.map_err(|_late| late())?
+        };
+        let answer = match attempt().await? {
+            Err(error) if is_stale(&error) => attempt().await?,
+            answer => answer,
+        };
+        answer.map_err(|error| from_driver(&error))
+    }
+
     /// One statement that must have answered by the deadline, connecting included.
     async fn ask(
         &self,
@@ -186,9 +199,10 @@ impl Lent {
         self,
         deadline: Duration,
         records: &[Cow<'_, str>],
+        insert: &str,
     ) -> Result<Result<(), tokio_postgres::Error>, StoreError> {
         let client = self.0.as_ref().ok_or_else(late)?;
-        let answer = limits::copy(client, deadline, records).await;
+        let answer = limits::copy(client, deadline, records, insert).await;
         self.end(&answer);
         Ok(answer)
     }
@@ -255,16 +269,13 @@ impl Store for Postgres {
 
     async fn insert_records(&self, records: &[&str]) -> Result<(), StoreError> {
         let records: Vec<Cow<'_, str>> = records.iter().map(|record| without_nul(record)).collect();
-        let attempt = async || {
-            let lent = Lent::new(self.connection().await?);
-            let copying = lent.copy(BATCH_DEADLINE, &records);
-            tokio::time::timeout(BATCH_DEADLINE, copying).await.map_err(|_late| late())?
-        };
-        let answer = match attempt().await? {
-            Err(error) if is_stale(&error) => attempt().await?,
-            answer => answer,
-        };
-        answer.map_err(|error| from_driver(&error))
+        match self.copy(&records, &sql::insert_executions(true)).await {
+            // Of the schema before, perhaps.
+            Err(StoreError::NotMigrated) => {
+                self.copy(&records, &sql::insert_executions(false)).await
+            }
+            copied => copied,
+        }
     }
 
     async fn tidy(&self, retention: &Retention, now: Timestamp) -> Result<Tidied, StoreError> {

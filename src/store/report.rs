@@ -139,6 +139,8 @@ pub struct VersionFigures {
     pub candidates_tokens: u64,
     /// Null when no call has a price.
     pub cost_usd: Option<PicoUsd>,
+    /// The same if nothing had come from a cache.
+    pub cost_list_usd: Option<PicoUsd>,
     /// Calls with a price.
     pub priced: u64,
     /// Answered calls whose model has no known price.

@@ -44,6 +44,7 @@ pub(super) async fn copy(
     client: &Client,
     deadline: Duration,
     records: &[Cow<'_, str>],
+    insert: &str,
 ) -> Result<(), Error> {
     let begin = format!("begin; {}; {}", set(deadline), sql::STAGE);
     let copying = async {
@@ -54,8 +55,7 @@ pub(super) async fn copy(
         for part in records.chunks(RECORDS_AT_ONCE) {
             sink.send(lines(part)).await?;
         }
-        let (copied, inserted) =
-            join(sink.as_mut().finish(), client.batch_execute(sql::INSERT_EXECUTIONS)).await;
+        let (copied, inserted) = join(sink.as_mut().finish(), client.batch_execute(insert)).await;
         copied.and(inserted)
     };
     let copied = copying.await;

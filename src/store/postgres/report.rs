@@ -28,7 +28,8 @@ const VERSIONS: &str = "
                count(estimated_cost_usd) as priced,
                count(*) filter (where estimated_cost_usd is null and token_count is not null)
                    as unpriced,
-               sum(estimated_cost_usd)::text as cost_usd
+               sum(estimated_cost_usd)::text as cost_usd,
+               sum(coalesce(cost_list_usd, estimated_cost_usd))::text as cost_list_usd
           from prompt_executions
          where tenant_id = $1 and created_at >= $2 and created_at < $3
            and ($4::text is null or model_name = $4)

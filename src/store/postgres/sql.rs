@@ -236,36 +236,39 @@ pub(super) const STAGE: &str =
 pub(super) const COPY_RECORDS: &str = "copy pg_temp.chaperone_staging (record) from stdin \
      with (format csv, quote e'\\x01', escape e'\\x01', delimiter e'\\x02')";
 
-/// From the staging table; the outbox may send a batch twice.
-pub(super) const INSERT_EXECUTIONS: &str = "
-    insert into prompt_executions
-          (id, tenant_id, request_id, template_id, template_name, template_version,
-           template_content_hash, call, streamed, user_id, unit_key, conversation_id,
-           variables_used, rendered_prompt, model_name, model_config, execution_time_ms,
-           time_to_first_token_ms, overhead_ms, token_count, prompt_tokens,
-           cached_tokens, candidates_tokens, thoughts_tokens, tool_use_tokens,
-           usage_partial, estimated_cost_usd, price_version, outcome, success,
-           error_type, error_message, http_status, finish_reason, guardrails_evaluated,
-           guardrail_violations, ab_test_group, ab_test_experiment_id,
-           assignment_reason, enroll_bucket, variant_bucket, body_sha256,
-           catalog_generation, catalog_source, created_at)
-    select id, tenant_id, request_id, template_id, template_name, template_version,
-           template_content_hash, call, streamed, user_id, unit_key, conversation_id,
-           variables_used, rendered_prompt, model_name, model_config, execution_time_ms,
-           time_to_first_token_ms, overhead_ms, token_count, prompt_tokens,
-           cached_tokens, candidates_tokens, thoughts_tokens, tool_use_tokens,
-           usage_partial, estimated_cost_usd, price_version, outcome, success,
-           error_type, error_message, http_status, finish_reason, guardrails_evaluated,
-           guardrail_violations, ab_test_group, ab_test_experiment_id,
-           assignment_reason, enroll_bucket, variant_bucket, body_sha256,
-           catalog_generation, catalog_source, created_at
-      from pg_temp.chaperone_staging,
-           jsonb_populate_record(null::prompt_executions, record)
-        on conflict do nothing";
+/// From the staging table; the outbox may send a batch twice. `has_list_cost`: the schema is not older than
+/// migration 8.
+pub(super) fn insert_executions(has_list_cost: bool) -> String {
+    let columns = if has_list_cost {
+        format!("{EXECUTION_COLUMNS}, cost_list_usd")
+    } else {
+        EXECUTION_COLUMNS.to_owned()
+    };
+    format!(
+        "insert into prompt_executions ({columns})
+         select {columns}
+           from pg_temp.chaperone_staging,
+                jsonb_populate_record(null::prompt_executions, record)
+             on conflict do nothing"
+    )
+}
 
-/// The cost goes out as text: JSON numbers would round it.
+const EXECUTION_COLUMNS: &str = "
+           id, tenant_id, request_id, template_id, template_name, template_version,
+           template_content_hash, call, streamed, user_id, unit_key, conversation_id,
+           variables_used, rendered_prompt, model_name, model_config, execution_time_ms,
+           time_to_first_token_ms, overhead_ms, token_count, prompt_tokens,
+           cached_tokens, candidates_tokens, thoughts_tokens, tool_use_tokens,
+           usage_partial, estimated_cost_usd, price_version, outcome, success,
+           error_type, error_message, http_status, finish_reason, guardrails_evaluated,
+           guardrail_violations, ab_test_group, ab_test_experiment_id,
+           assignment_reason, enroll_bucket, variant_bucket, body_sha256,
+           catalog_generation, catalog_source, created_at";
+
+/// Costs go out as text: JSON numbers would round them. The list cost is read so that a schema without it does.
 pub(super) const EXECUTIONS: &str = "
     select to_jsonb(one) || jsonb_build_object('estimated_cost_usd', one.estimated_cost_usd::text,
+               'cost_list_usd', to_jsonb(one) ->> 'cost_list_usd',
                'feedback', (select coalesce(jsonb_object_agg(key, value), '{}') from prompt_feedback f
                              where f.tenant_id = one.tenant_id and f.execution_id = one.id))
       from prompt_executions one

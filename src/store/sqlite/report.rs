@@ -28,7 +28,8 @@ const VERSIONS: &str = "
                'candidates_tokens', candidates_tokens,
                'priced', priced,
                'unpriced', unpriced,
-               'cost_usd', cost_usd)
+               'cost_usd', cost_usd,
+               'cost_list_usd', cost_list_usd)
       from (select template_id, template_name, template_version,
                count(*) as executions,
                count(*) filter (where outcome = 'success') as success,
@@ -56,8 +57,16 @@ const VERSIONS: &str = "
                          / 1000000000000,
                    sum(cast(substr(substr(estimated_cost_usd,
                        instr(estimated_cost_usd || '.', '.') + 1) || '000000000000', 1, 12) as integer))
-                       % 1000000000000), null) as cost_usd
-          from prompt_executions
+                       % 1000000000000), null) as cost_usd,
+               iif(count(list_usd) > 0, printf('%d.%012d',
+                   sum(cast(list_usd as integer))
+                       + sum(cast(substr(substr(list_usd,
+                           instr(list_usd || '.', '.') + 1) || '000000000000', 1, 12) as integer))
+                         / 1000000000000,
+                   sum(cast(substr(substr(list_usd,
+                       instr(list_usd || '.', '.') + 1) || '000000000000', 1, 12) as integer))
+                       % 1000000000000), null) as cost_list_usd
+          from (select *, coalesce(cost_list_usd, estimated_cost_usd) as list_usd from prompt_executions)
          where tenant_id = ?1 and created_at >= ?2 and created_at < ?3
            and (?4 is null or model_name = ?4)
            and (?5 is null or template_id = ?5)

@@ -218,7 +218,7 @@ pub(super) const DONE: &str = "
        and created_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')";
 
 /// The columns of an execution in the order of [`INSERT_EXECUTION`]'s parameters.
-pub(super) const EXECUTION_COLUMNS: [&str; 45] = [
+pub(super) const EXECUTION_COLUMNS: [&str; 46] = [
     "id",
     "tenant_id",
     "request_id",
@@ -264,6 +264,7 @@ pub(super) const EXECUTION_COLUMNS: [&str; 45] = [
     "catalog_generation",
     "catalog_source",
     "created_at",
+    "cost_list_usd",
 ];
 
 /// Columns that hold JSON text.
@@ -288,8 +289,8 @@ pub(super) const INSERT_EXECUTION: &str = "
            error_type, error_message, http_status, finish_reason, guardrails_evaluated,
            guardrail_violations, ab_test_group, ab_test_experiment_id,
            assignment_reason, enroll_bucket, variant_bucket, body_sha256,
-           catalog_generation, catalog_source, created_at)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+           catalog_generation, catalog_source, created_at, cost_list_usd)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
            ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         on conflict (id) do nothing";
 
@@ -309,7 +310,7 @@ pub(super) const EXECUTIONS: &str = "
                'cached_tokens', cached_tokens, 'candidates_tokens', candidates_tokens,
                'thoughts_tokens', thoughts_tokens, 'tool_use_tokens', tool_use_tokens,
                'usage_partial', json(iif(usage_partial, 'true', 'false')),
-               'estimated_cost_usd', estimated_cost_usd, 'price_version', price_version,
+               'estimated_cost_usd', estimated_cost_usd, 'cost_list_usd', cost_list_usd, 'price_version', price_version,
                'outcome', outcome, 'success', json(iif(success, 'true', 'false')),
                'error_type', error_type, 'error_message', error_message,
                'http_status', http_status, 'finish_reason', finish_reason,
