@@ -43,11 +43,11 @@ pub(super) fn spoilt(place: &str, missing: u64, rest: &[&[u8]]) -> Vec<DeadLette
         .collect()
 }
 
-/// How many records are in what is left of lines, by what was said of them: at least one in each, and no more
-/// than fit.
+/// How many records are in what is left of lines, by what was said of them: one at least, since a byte may have
+/// become a line break, and no more than fit.
 pub(super) fn spoilt_count(said: u64, rest: &[&[u8]]) -> u64 {
     let bytes: usize = rest.iter().map(|line| line.len()).sum();
-    let fewest = rest.len() as u64;
+    let fewest = u64::from(!rest.is_empty());
     said.clamp(fewest, fewest.max((bytes / LINE_BYTES_MIN) as u64))
 }
 
