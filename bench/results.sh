@@ -57,7 +57,7 @@ count() {
       select chaperone_count(array_agg(row(tenant_id, template_id, template_name, ab_test_experiment_id,
                  ab_test_group, unit_key, assignment_reason, outcome, success, error_type,
                  execution_time_ms, estimated_cost_usd, token_count, prompt_tokens, cached_tokens,
-                 guardrails_evaluated, created_at)::chaperone_call))
+                 guardrails_evaluated, created_at, cost_list_usd)::chaperone_call))
         from prompt_executions, (select min(created_at) as first from prompt_executions) began
        where created_at >= first + $hour * interval '1 hour'
          and created_at < first + ($hour + 2) * interval '1 hour'"

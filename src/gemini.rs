@@ -4,6 +4,7 @@
 //! Everything else passes through unread. Nothing here knows guardrails, templates or sockets.
 
 pub mod answer;
+pub mod batch;
 pub mod json;
 pub mod members;
 pub mod route;

@@ -7,6 +7,7 @@ mod arrive;
 mod attempts;
 mod blocked;
 mod compose;
+mod earlier;
 mod exchange;
 mod forward;
 mod headers;
@@ -24,6 +25,7 @@ mod select;
 mod texts;
 mod vault;
 
+pub use earlier::Accounted;
 pub use key::{BadKey, Key};
 pub use reply::{BodyError, Reply, ReplyBody};
 
@@ -56,6 +58,8 @@ pub struct Proxy {
     pub recorder: Recorder,
     /// What tokens cost.
     pub prices: Arc<Prices>,
+    /// Answers made earlier that are recorded already.
+    pub accounted: Arc<Accounted>,
     /// What the operator decided.
     pub rules: Rules,
     /// A place for each open stream.

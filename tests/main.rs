@@ -21,6 +21,7 @@ mod control;
 mod damage;
 mod dataset;
 mod disk;
+mod earlier;
 mod erasure;
 mod experiments;
 mod export;

@@ -196,6 +196,7 @@ pub(super) fn proxy(
         key: key(settings)?,
         recorder,
         prices: Arc::new(prices(&settings.catalog.config_dir)?),
+        accounted: Arc::default(),
         streams: Arc::new(Semaphore::new(settings.limits.streams_max)),
         tunnels: TaskTracker::new(),
         drained: CancellationToken::new(),

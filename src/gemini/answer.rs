@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::Dialect;
+use super::batch::Batch;
 use super::route::Call;
 use super::usage::{InteractionUsage, NativeUsage, OpenAiUsage};
 use crate::words::tokens::{ServiceTier, Usage};
@@ -33,6 +35,10 @@ pub struct Answer {
     pub ended: bool,
     /// The tier, where the body of the answer tells it.
     pub service_tier: Option<ServiceTier>,
+    /// When it was made, where it was made earlier.
+    pub created_at: Option<Timestamp>,
+    /// The answers in it, if it is a batch that is done.
+    pub batch: Option<Box<Batch>>,
     /// The searches it rests on, as hashes: frames repeat them, and each is billed once.
     searches: BTreeSet<u64>,
     /// Whether it rests on maps.
@@ -124,6 +130,9 @@ impl Answer {
         keep(&mut self.model_version, answer.model_version);
         keep(&mut self.response_id, answer.response_id);
         keep(&mut self.error, answer.error.as_ref().map(error_status));
+        if answer.done == Some(true) {
+            self.batch = Batch::read(payload).map(Box::new);
+        }
         true
     }
 
@@ -160,6 +169,7 @@ impl Answer {
         }
         keep(&mut self.usage, whole.usage.and_then(|usage| usage.usage()));
         keep(&mut self.model_version, whole.model);
+        keep(&mut self.created_at, whole.created.and_then(|time| time.parse().ok()));
         keep(&mut self.response_id, whole.id);
         true
     }
@@ -180,6 +190,7 @@ struct WholeInteraction {
     status: Option<String>,
     model: Option<String>,
     usage: Option<InteractionUsage>,
+    created: Option<String>,
 }
 
 /// Reasons by which a model ends by itself, in every dialect and as integers.
@@ -225,6 +236,8 @@ struct NativeAnswer {
     model_version: Option<String>,
     response_id: Option<String>,
     error: Option<Value>,
+    /// Of an operation.
+    done: Option<bool>,
 }
 
 #[derive(Deserialize)]

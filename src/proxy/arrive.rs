@@ -97,8 +97,10 @@ pub(super) async fn arrive(
     let Some(dialect) = *dialect else {
         return Ok(Arrival::Opaque(Unread { head, body, catalog }));
     };
-    if !matches!(head.route.call, Call::CountTokens | Call::Read(..)) {
-        exchange.is_model_call();
+    match head.route.call {
+        Call::CountTokens => {}
+        Call::Read(..) => exchange.reads_earlier(),
+        _ => exchange.is_model_call(),
     }
     if let Call::Read(_, _, streamed) = head.route.call {
         if !body.is_end_stream() {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::relay::failed;
-use super::{Proxy, kept};
+use super::relay::{failed, outcome};
+use super::{Accounted, Proxy, earlier, kept};
 use crate::catalog::Catalog;
 use crate::config::StorePrompts;
 use crate::execution::{Evaluation, Execution, Outcome, Violation};
 use crate::gemini::answer::Answer;
+use crate::gemini::batch::Batch;
+use crate::gemini::route::Call;
 use crate::guardrail::{Direction, Finding, Guardrails, RuleSet};
 use crate::outbox::Recorder;
 use crate::price::Prices;
@@ -47,6 +49,9 @@ pub(super) struct Exchange(Option<Box<Open>>);
 struct Open {
     recorder: Recorder,
     prices: Arc<Prices>,
+    accounted: Arc<Accounted>,
+    /// Whether the answer was made earlier, for another call.
+    reads_earlier: bool,
     started: Instant,
     /// Time spent by Chaperone itself.
     own: Duration,
@@ -81,6 +86,8 @@ impl Exchange {
         Self(Some(Box::new(Open {
             recorder: proxy.recorder.clone(),
             prices: proxy.prices.clone(),
+            accounted: proxy.accounted.clone(),
+            reads_earlier: false,
             started,
             own: Duration::ZERO,
             working: Some(started),
@@ -129,6 +136,13 @@ impl Exchange {
     pub(super) fn is_model_call(&mut self) {
         if let Some(open) = &mut self.0 {
             open.recorded = true;
+        }
+    }
+
+    /// The call makes nothing; it will be recorded if what it reads is not yet.
+    pub(super) fn reads_earlier(&mut self) {
+        if let Some(open) = &mut self.0 {
+            open.reads_earlier = true;
         }
     }
 
@@ -228,37 +242,14 @@ impl Exchange {
     /// Notes what the answer said about itself, tokens and cost included. `partial`: it was cut.
     pub(super) fn answered(&mut self, answer: &Answer, partial: bool) {
         let Some(open) = &mut self.0 else { return };
-        let execution = &mut open.execution;
-        let asked_model = execution.model_name.clone();
-        if let Some(model) = &answer.model_version {
-            execution.model_name = Some(model.clone());
+        if let Some(batch) = &answer.batch {
+            open.answered_by_batch(batch);
+        } else {
+            open.identify_earlier(answer);
+            let tier = open.tier_billed.or(answer.service_tier).or(open.tier_asked);
+            let (prices, tier) = (&open.prices, tier.unwrap_or_default());
+            open.execution.answered(answer, partial, prices, tier);
         }
-        execution.finish_reason =
-            answer.finish_reason.clone().or_else(|| answer.block_reason.clone());
-        if let Some(status) = &answer.error {
-            execution.error_message = Some(status.clone());
-        }
-        execution.usage_partial = partial;
-        let Some(usage) = answer.used() else { return };
-        execution.token_count = Some(usage.total);
-        execution.prompt_tokens = Some(usage.prompt);
-        execution.cached_tokens = Some(usage.cached);
-        execution.candidates_tokens = Some(usage.candidates);
-        execution.thoughts_tokens = Some(usage.thoughts);
-        execution.tool_use_tokens = Some(usage.tool_use);
-        execution.price_version = Some(open.prices.version().to_owned());
-        if !partial && !usage.adds_up() {
-            telemetry::metrics::usage_mismatch();
-        }
-        let tier = open.tier_billed.or(answer.service_tier).or(open.tier_asked).unwrap_or_default();
-        // An alias is resolved in the answer; a name that only the request has may be the one in the table.
-        let at = execution.created_at;
-        let cost = [&execution.model_name, &asked_model]
-            .into_iter()
-            .flatten()
-            .find_map(|model| open.prices.cost(model, &usage, tier, at));
-        execution.estimated_cost_usd = cost.map(|cost| cost.usd);
-        execution.cost_list_usd = cost.map(|cost| cost.list_usd);
     }
 
     /// Records a try that another one follows, as a call of its own. No experiment counts it, and the prompt and
@@ -316,6 +307,51 @@ impl Exchange {
 }
 
 impl Open {
+    /// An interaction has one execution, by its id: of the call that it answered, or of the first one that reads
+    /// what came of it in the background.
+    fn identify_earlier(&mut self, answer: &Answer) {
+        let is_over = !matches!(answer.finish_reason.as_deref(), Some("in_progress" | "queued"));
+        let (true, Some(_), Some(name)) = (is_over, &answer.usage, &answer.response_id) else {
+            return;
+        };
+        if !self.reads_earlier && self.execution.call != Call::Interact.name() {
+            return;
+        }
+        let id = earlier::execution_id(&format!("interactions/{name}"));
+        if self.accounted.is_first(id) && self.reads_earlier {
+            self.recorded = true;
+            self.execution.id = Some(id);
+            self.execution.created_at = answer.created_at.unwrap_or(self.execution.created_at);
+        }
+    }
+
+    /// Each answer of a batch is an execution at the price of batches, however often the batch is read.
+    fn answered_by_batch(&self, batch: &Batch) {
+        let took = clock::millis(clock::monotonic().duration_since(self.started));
+        for (number, answer) in batch.answers.iter().enumerate() {
+            let id = earlier::execution_id(&format!("{}#{number}", batch.name));
+            if !self.accounted.is_first(id) {
+                continue;
+            }
+            let mut execution = Execution {
+                id: Some(id),
+                created_at: batch.created_at.unwrap_or(self.execution.created_at),
+                model_name: batch.model.clone(),
+                execution_time_ms: took,
+                http_status: Some(StatusCode::OK.as_u16()),
+                guardrails_evaluated: Vec::new(),
+                guardrail_violations: Vec::new(),
+                ..self.execution.clone()
+            };
+            execution.answered(answer, false, &self.prices, ServiceTier::Batch);
+            let (outcome, error_type) = outcome(StatusCode::OK, answer);
+            execution.outcome = outcome;
+            execution.success = outcome == Outcome::Success;
+            execution.error_type = error_type.map(str::to_owned);
+            self.recorder.record(&execution);
+        }
+    }
+
     /// The operator's choice for the template of the call.
     fn store_prompts(&self) -> StorePrompts {
         let name = self.execution.template_name.as_ref();
@@ -331,6 +367,38 @@ impl Drop for Exchange {
 }
 
 impl Execution {
+    /// Notes what an answer said about itself.
+    fn answered(&mut self, answer: &Answer, partial: bool, prices: &Prices, tier: ServiceTier) {
+        let asked_model = self.model_name.clone();
+        if let Some(model) = &answer.model_version {
+            self.model_name = Some(model.clone());
+        }
+        self.finish_reason = answer.finish_reason.clone().or_else(|| answer.block_reason.clone());
+        if let Some(status) = &answer.error {
+            self.error_message = Some(status.clone());
+        }
+        self.usage_partial = partial;
+        let Some(usage) = answer.used() else { return };
+        self.token_count = Some(usage.total);
+        self.prompt_tokens = Some(usage.prompt);
+        self.cached_tokens = Some(usage.cached);
+        self.candidates_tokens = Some(usage.candidates);
+        self.thoughts_tokens = Some(usage.thoughts);
+        self.tool_use_tokens = Some(usage.tool_use);
+        self.price_version = Some(prices.version().to_owned());
+        if !partial && !usage.adds_up() {
+            telemetry::metrics::usage_mismatch();
+        }
+        // An alias is resolved in the answer; a name that only the request has may be the one in the table.
+        let at = self.created_at;
+        let cost = [&self.model_name, &asked_model]
+            .into_iter()
+            .flatten()
+            .find_map(|model| prices.cost(model, &usage, tier, at));
+        self.estimated_cost_usd = cost.map(|cost| cost.usd);
+        self.cost_list_usd = cost.map(|cost| cost.list_usd);
+    }
+
     /// Thousands of guardrails that found nothing are one entry, the first time they look.
     fn others_passed(&mut self, count: usize) {
         if self.guardrails_evaluated.iter().all(|one| one.rule_name != OTHERS) {

@@ -33,7 +33,7 @@ use crate::upstream;
 use body::{Reader, Relay};
 use frames::FrameReader;
 use watch::Watch;
-pub(super) use watch::failed;
+pub(super) use watch::{failed, outcome};
 
 /// An answer that is not read.
 pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {

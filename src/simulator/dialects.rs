@@ -165,21 +165,30 @@ pub(super) fn submitted(name: &str, body: &Bytes) -> Response {
     json_response(StatusCode::OK, &answer)
 }
 
+const EARLIER_MODEL: &str = "gemini-2.5-flash";
+const EARLIER: &str = "2026-11-26T10:00:00Z";
+
 /// What was made earlier: it says what the call is told to say.
 pub(super) fn read(name: &str, path: &str, script: &Script) -> Response {
     let text = script.say.as_deref().unwrap_or("Echo");
     let id = path.rsplit('/').next().unwrap_or_default();
     let answer = if name == "interactions.get" {
         json!({
-            "id": id, "object": "interaction", "status": "completed",
+            "id": id, "object": "interaction", "status": "completed", "model": EARLIER_MODEL, "created": EARLIER,
             "steps": [{"type": "model_output", "content": [{"type": "text", "text": text}]}],
             "usage": {"total_input_tokens": 1, "total_output_tokens": 2, "total_tokens": 3},
         })
     } else {
-        let one = json!({"response": {"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}]}});
+        let one = json!({"response": {
+            "candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100},
+        }});
+        let refused =
+            json!({"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}});
         json!({
             "name": format!("batches/{id}"), "done": true,
-            "response": {"inlinedResponses": {"inlinedResponses": [one]}},
+            "metadata": {"model": format!("models/{EARLIER_MODEL}"), "createTime": EARLIER},
+            "response": {"inlinedResponses": {"inlinedResponses": [one, one, refused]}},
         })
     };
     unary(&answer, script)

@@ -59,7 +59,10 @@ pub(in crate::proxy) fn failed(status: StatusCode) -> &'static str {
 }
 
 /// How an answer with this status and content ended.
-pub(super) fn outcome(status: StatusCode, answer: &Answer) -> (Outcome, Option<&'static str>) {
+pub(in crate::proxy) fn outcome(
+    status: StatusCode,
+    answer: &Answer,
+) -> (Outcome, Option<&'static str>) {
     match status {
         status if !status.is_success() => (Outcome::Failed, Some(failed(status))),
         _ if answer.error.is_some() => (Outcome::Failed, Some("upstream_error")),
