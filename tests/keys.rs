@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::harness::{
-    CHAT, GENERATE, Options, Sidecar, TempDir, Upstream, chat, contents, eventually,
-};
+use crate::harness::{CHAT, GENERATE, Options, Sidecar, TempDir, Upstream, chat, contents};
 
 /// Keys that the upstream was sent with its last call, by header.
 fn keys(upstream: &Upstream) -> BTreeMap<String, String> {
@@ -55,12 +53,20 @@ async fn a_key_in_a_file_goes_out_with_every_call_and_changes_with_the_file() {
     // A key is rotated; a file that is gone in between leaves the last one.
     std::fs::remove_file(&file).unwrap();
     assert_eq!(call(&sidecar, GENERATE, contents("hi"), None).await, 200);
+    std::fs::write(&file, "two words").unwrap();
+    assert_eq!(call(&sidecar, GENERATE, contents("hi"), None).await, 200);
+    assert_eq!(keys(&upstream), one("x-goog-api-key", "first-key"));
     std::fs::write(&file, "second-key").unwrap();
-    eventually("the new key is used", async || {
-        call(&sidecar, GENERATE, contents("hi"), None).await;
-        (keys(&upstream) == one("x-goog-api-key", "second-key")).then_some(())
-    })
-    .await;
+    assert_eq!(call(&sidecar, GENERATE, contents("hi"), None).await, 200);
+    assert_eq!(keys(&upstream), one("x-goog-api-key", "second-key"));
+    // As long and as old as the one before.
+    let other = dir.path().join("other");
+    std::fs::write(&other, "thirdd-key").unwrap();
+    let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
+    std::fs::File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+    std::fs::rename(&other, &file).unwrap();
+    assert_eq!(call(&sidecar, GENERATE, contents("hi"), None).await, 200);
+    assert_eq!(keys(&upstream), one("x-goog-api-key", "thirdd-key"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

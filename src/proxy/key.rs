@@ -1,8 +1,8 @@
 //! The upstream's key where applications hold none: put into each call, and never beside another.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -11,7 +11,6 @@ use percent_encoding::percent_decode_str;
 use super::refusal::{Kind, Refusal};
 use crate::config::{ApiKey, CallerKeys, KeySource};
 use crate::telemetry::events;
-use crate::words::clock;
 
 const GOOGLE: HeaderName = HeaderName::from_static("x-goog-api-key");
 /// Members of a query that are keys.
@@ -19,8 +18,6 @@ const IN_QUERY: [&str; 2] = ["key", "access_token"];
 /// In paths of calls that take a bearer: compatible with `OpenAI`, and Vertex with a project.
 const BY_BEARER: [&str; 4] =
     ["/openai/", "/openapi/", "/projects/", "/ws/google.cloud.aiplatform."];
-/// How often a file is looked at.
-const LOOKS: Duration = Duration::from_secs(1);
 
 /// The key, and what becomes of a caller's own.
 #[derive(Debug)]
@@ -39,9 +36,14 @@ enum Held {
 #[derive(Debug)]
 struct Read {
     key: HeaderValue,
-    modified: Option<SystemTime>,
-    looked: Instant,
+    stamp: Stamp,
+    /// Whether the file that is there now could not be read.
+    failed: bool,
 }
+
+/// What tells a file from the one that was there before: device, inode, length, and when its content and
+/// anything of it was changed. `None`: there is none.
+type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 
 /// A key that cannot be used. Says nothing of it.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +58,12 @@ impl Key {
                 value(key.expose()).map_err(|why| BadKey(format!("upstream.api_key {why}")))?,
             ),
             KeySource::File(path) => {
+                // Before it is read: what comes in between is found at the first call.
+                let stamp = stamp(path);
                 let key = read(path).map_err(|why| {
                     BadKey(format!("upstream.api_key_file {}: {why}", path.display()))
                 })?;
-                let read = Read { key, modified: modified(path), looked: clock::monotonic() };
+                let read = Read { key, stamp, failed: false };
                 Held::InFile(path.clone(), Mutex::new(read))
             }
         };
@@ -109,15 +113,14 @@ impl Key {
             Held::InFile(path, last) => (path, last),
         };
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::monotonic();
-        if now.duration_since(last.looked) >= LOOKS {
-            last.looked = now;
-            let modified = modified(path);
-            if modified != last.modified {
-                last.modified = modified;
-                match read(path) {
-                    Ok(key) => last.key = key,
-                    Err(why) => events::key_unreadable(&path.display().to_string(), &why),
+        let now = stamp(path);
+        if last.failed || now != last.stamp {
+            match read(path) {
+                Ok(key) => *last = Read { key, stamp: now, failed: false },
+                Err(why) => {
+                    if !std::mem::replace(&mut last.failed, true) {
+                        events::key_unreadable(&path.display().to_string(), &why);
+                    }
                 }
             }
         }
@@ -125,8 +128,11 @@ impl Key {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
+fn stamp(path: &Path) -> Stamp {
+    let file = std::fs::metadata(path).ok()?;
+    let (content, anything) =
+        ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+    Some((file.dev(), file.ino(), file.len(), content, anything))
 }
 
 fn read(path: &Path) -> Result<HeaderValue, String> {
