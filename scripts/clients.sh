@@ -26,9 +26,11 @@ main() {
   run_program "$work/venv/bin/python" tests/clients/google_genai.py
   run_program "$work/venv/bin/python" tests/clients/google_genai_features.py
   run_program "$work/venv/bin/python" tests/clients/openai_sdk.py
+  run_program "$work/venv/bin/python" tests/clients/frameworks_features.py
   run_program node tests/clients/google_genai.mjs
   run_program node tests/clients/google_genai_features.mjs
   run_program node tests/clients/openai_sdk.mjs
+  run_program node tests/clients/frameworks_features.mjs
   run_program "$work/venv/bin/python" tests/clients/page.py
   check_clean_stop
   ((failed == 0)) || echo "The servers' logs are in $work."

@@ -3,7 +3,8 @@
 //!
 //! The header `x-simulate` scripts one call: `say=BASE64URL` fixes the answer's text, `status=503`
 //! fails, `delay_ms=N` waits before the head, `gap_ms=N` between frames, `chunk=N` sets the letters of
-//! a frame, `cut` breaks a stream off, `no_finish` ends it without a reason, `gzip` codes the answer.
+//! a frame, `cut` breaks a stream off, `no_finish` ends it without a reason, `gzip` codes the answer,
+//! `call=NAME` answers with a call of that function for the town of Ulm.
 
 mod answer;
 mod dialects;

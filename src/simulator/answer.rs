@@ -32,6 +32,7 @@ const NATIVE_FIELDS: [&str; 11] = [
     "model",
 ];
 const COUNT_FIELDS: [&str; 2] = ["contents", "generateContentRequest"];
+const LETTERS_OF_A_CALL: usize = 20;
 /// Letters of a system instruction that an answer repeats.
 const SYSTEM_SHOWN: usize = 60;
 
@@ -88,18 +89,35 @@ pub(super) fn native(call: Call, model: &str, asked: &Asked, script: &Script) ->
     if call == Call::CountTokens {
         return json_response(StatusCode::OK, &json!({"totalTokens": tokens(asked.letters)}));
     }
+    if let Some(function) = &script.call {
+        let part = json!({"functionCall": {"name": function, "args": called()}});
+        let frame = native_frame(model, asked, &part, Some(LETTERS_OF_A_CALL), script);
+        return match call {
+            Call::StreamGenerate(framing) => stream(&[frame], framing, script),
+            _ => unary(&frame, script),
+        };
+    }
     let text = says(asked, script);
     match call {
         Call::StreamGenerate(framing) => {
             let frames: Vec<Value> = pieces(&text, script.chunk)
                 .into_iter()
                 .map(|(piece, done)| {
-                    native_frame(model, asked, piece, done.then_some(text.len()), script)
+                    native_frame(
+                        model,
+                        asked,
+                        &json!({"text": piece}),
+                        done.then_some(text.len()),
+                        script,
+                    )
                 })
                 .collect();
             stream(&frames, framing, script)
         }
-        _ => unary(&native_frame(model, asked, &text, Some(text.len()), script), script),
+        _ => {
+            let part = json!({"text": text});
+            unary(&native_frame(model, asked, &part, Some(text.len()), script), script)
+        }
     }
 }
 
@@ -132,18 +150,28 @@ pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
     let asked =
         Asked { system: said_by("system"), user: said_by("user").unwrap_or_default(), letters };
     let text = says(&asked, script);
-    if request.get("stream") != Some(&Value::Bool(true)) {
-        return unary(
-            &chat_frame(&model, &asked, (&text, "message"), Some(text.len()), script),
-            script,
-        );
+    let is_streamed = request.get("stream") == Some(&Value::Bool(true));
+    let member = if is_streamed { "delta" } else { "message" };
+    let said = |text: &str| json!({"role": "assistant", "content": text});
+    let frames: Vec<Value> = match &script.call {
+        Some(function) => {
+            let call = chat_call(function);
+            vec![chat_frame(&model, &asked, (&call, member), Some(LETTERS_OF_A_CALL), script)]
+        }
+        None if !is_streamed => {
+            vec![chat_frame(&model, &asked, (&said(&text), member), Some(text.len()), script)]
+        }
+        None => pieces(&text, script.chunk)
+            .into_iter()
+            .map(|(piece, done)| {
+                let total = done.then_some(text.len());
+                chat_frame(&model, &asked, (&said(piece), member), total, script)
+            })
+            .collect(),
+    };
+    if let (false, Some(frame)) = (is_streamed, frames.first()) {
+        return unary(frame, script);
     }
-    let frames: Vec<Value> = pieces(&text, script.chunk)
-        .into_iter()
-        .map(|(piece, done)| {
-            chat_frame(&model, &asked, (piece, "delta"), done.then_some(text.len()), script)
-        })
-        .collect();
     let mut bytes: Vec<Bytes> =
         frames.iter().map(|frame| Bytes::from(format!("data: {frame}\n\n"))).collect();
     bytes.push(Bytes::from_static(b"data: [DONE]\n\n"));
@@ -154,12 +182,11 @@ pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
 fn native_frame(
     model: &str,
     asked: &Asked,
-    text: &str,
+    part: &Value,
     total: Option<usize>,
     script: &Script,
 ) -> Value {
-    let mut candidate =
-        json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
+    let mut candidate = json!({"content": {"parts": [part], "role": "model"}, "index": 0});
     let prompt = tokens(asked.letters);
     let mut usage = json!({"promptTokenCount": prompt, "totalTokenCount": prompt});
     if let Some(letters) = total {
@@ -172,15 +199,27 @@ fn native_frame(
     json!({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "simulated"})
 }
 
+fn chat_call(function: &str) -> Value {
+    let call = json!({"name": function, "arguments": called().to_string()});
+    let call = json!({"index": 0, "id": "call_1", "type": "function", "function": call});
+    json!({"role": "assistant", "content": null, "tool_calls": [call]})
+}
+
+/// What a function is called with.
+fn called() -> Value {
+    json!({"town": "Ulm"})
+}
+
 fn chat_frame(
     model: &str,
     asked: &Asked,
-    (text, member): (&str, &str),
+    (said, member): (&Value, &str),
     total: Option<usize>,
     script: &Script,
 ) -> Value {
-    let reason = total.filter(|_| script.finish).map(|_| "stop");
-    let choice = json!({"index": 0, member: {"role": "assistant", "content": text}, "finish_reason": reason});
+    let reason = if script.call.is_some() { "tool_calls" } else { "stop" };
+    let reason = total.filter(|_| script.finish).map(|_| reason);
+    let choice = json!({"index": 0, member: said, "finish_reason": reason});
     let object = if member == "delta" { "chat.completion.chunk" } else { "chat.completion" };
     let prompt = tokens(asked.letters);
     let said = tokens(total.unwrap_or(0));

@@ -3,6 +3,8 @@
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::answer::{pieces, streamed, tokens, unary};
@@ -149,6 +151,8 @@ pub(super) fn submitted(name: &str, body: &Bytes) -> Response {
             json!({"embeddings": vec![json!({"values": vector}); many("requests")]})
         }
         "embeddings" => {
+            let is_coded = members.get("encoding_format") == Some(&"base64".into());
+            let vector = if is_coded { Value::from(coded(&vector)) } else { vector };
             let one = |index| json!({"object": "embedding", "index": index, "embedding": vector});
             json!({
                 "object": "list", "model": members.get("model"),
@@ -163,6 +167,14 @@ pub(super) fn submitted(name: &str, body: &Bytes) -> Response {
         _ => json!({"name": "batches/b1", "done": false}),
     };
     json_response(StatusCode::OK, &answer)
+}
+
+/// A vector as the clients of `OpenAI` ask for it: floats of four bytes, the smallest first, in base64.
+fn coded(vector: &Value) -> String {
+    let numbers = vector.as_array().into_iter().flatten().filter_map(Value::as_f64);
+    #[expect(clippy::cast_possible_truncation, reason = "these have an exact form in 32 bits")]
+    let bytes: Vec<u8> = numbers.flat_map(|number| (number as f32).to_le_bytes()).collect();
+    STANDARD.encode(bytes)
 }
 
 const EARLIER_MODEL: &str = "gemini-2.5-flash";

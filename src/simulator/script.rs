@@ -13,6 +13,7 @@ const CHUNK: usize = 24;
 #[derive(Debug, Clone)]
 pub(super) struct Script {
     pub(super) say: Option<String>,
+    pub(super) call: Option<String>,
     pub(super) status: Option<StatusCode>,
     pub(super) delay: Option<Duration>,
     pub(super) gap: Option<Duration>,
@@ -26,6 +27,7 @@ impl Script {
     pub(super) fn read(headers: &HeaderMap) -> Self {
         let mut script = Self {
             say: None,
+            call: None,
             status: None,
             delay: None,
             gap: None,
@@ -41,6 +43,7 @@ impl Script {
             let millis = || value.parse().ok().map(Duration::from_millis);
             match name {
                 "say" => script.say = decoded(value),
+                "call" => script.call = Some(value.to_owned()),
                 "status" => script.status = value.parse().ok(),
                 "delay_ms" => script.delay = millis(),
                 "gap_ms" => script.gap = millis(),
