@@ -8,6 +8,7 @@
 
 mod answer;
 mod dialects;
+mod schema;
 mod script;
 mod upload;
 

@@ -12,26 +12,11 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::script::Script;
-use super::{error, json_response};
-use crate::gemini::json::camel;
+use super::{error, json_response, schema};
 use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
 
-/// What the real service takes at the top level; anything else is a 400 there too.
-const NATIVE_FIELDS: [&str; 11] = [
-    "contents",
-    "systemInstruction",
-    "tools",
-    "toolConfig",
-    "safetySettings",
-    "generationConfig",
-    "cachedContent",
-    "labels",
-    "serviceTier",
-    "store",
-    "model",
-];
-const COUNT_FIELDS: [&str; 2] = ["contents", "generateContentRequest"];
+/// That an answer with a call counts.
 const LETTERS_OF_A_CALL: usize = 20;
 /// Letters of a system instruction that an answer repeats.
 const SYSTEM_SHOWN: usize = 60;
@@ -54,18 +39,17 @@ pub(super) fn models() -> Value {
 
 /// Reads a native body as strictly as the service does.
 pub(super) fn native_request(body: &Bytes, call: Call) -> Result<Asked, String> {
-    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+    let Ok(request) = serde_json::from_slice::<Value>(body) else {
         return Err("Invalid JSON payload received.".to_owned());
     };
-    let counts = call == Call::CountTokens;
-    let allowed: &[&str] = if counts { &COUNT_FIELDS } else { &NATIVE_FIELDS };
-    for name in members.keys() {
-        if !allowed.contains(&camel(name.as_str().into()).as_ref()) {
-            return Err(format!(
-                "Invalid JSON payload received. Unknown name \"{name}\": Cannot find field."
-            ));
-        }
+    let message =
+        if call == Call::CountTokens { "CountTokensRequest" } else { "GenerateContentRequest" };
+    if let Some(refusal) = schema::unknown(message, &request) {
+        return Err(refusal);
     }
+    let Value::Object(members) = request else {
+        return Err("Invalid JSON payload received.".to_owned());
+    };
     let members = match members.get("generateContentRequest") {
         Some(Value::Object(inner)) => inner.clone(),
         _ => members,
@@ -129,12 +113,8 @@ pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
             "Invalid JSON payload received.",
         );
     };
-    if request.get("chaperone").is_some() {
-        return error(
-            StatusCode::BAD_REQUEST,
-            "INVALID_ARGUMENT",
-            "Unknown name \"chaperone\": Cannot find field.",
-        );
+    if let Some(refusal) = schema::unknown("ChatCompletion", &request) {
+        return error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &refusal);
     }
     let model = request.get("model").and_then(Value::as_str).unwrap_or_default();
     let model = model.rsplit('/').next().unwrap_or_default().to_owned();
