@@ -385,7 +385,10 @@ async fn what_waited_for_the_disk_is_there_after_a_kill() {
         call.header("x-goog-api-key", "k").body(contents("hello")).send()
     });
     for answer in futures_util::future::join_all(calls).await {
-        assert_eq!(answer.unwrap().status(), 200);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200);
+        // The last byte waits for the disk.
+        answer.bytes().await.unwrap();
     }
     binary.kill();
     let sidecar = Sidecar::start(Options::to(&upstream.url()).database(away.1).data_dir(&data_dir));

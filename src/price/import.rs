@@ -41,6 +41,8 @@ const GENAI: [(&str, &str); 6] = [
 /// From which prompt on our table knows another price.
 const THRESHOLD: u64 = 200_000;
 
+const OTHER_THRESHOLD: &str = "a price above another number of tokens than 200,000";
+
 /// A table made of another's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
@@ -131,14 +133,42 @@ fn litellm_entry(
             }
         }
     }
+    // Whether a call with several searches pays for each; maps go with them.
+    let by_query = model.get("web_search_billing_unit").is_some_and(|unit| unit == "per_query");
+    let [search_key, maps_key] = if by_query {
+        ["search_per_1000_queries", "maps_per_1000_queries"]
+    } else {
+        ["search_per_1000_requests", "maps_per_1000_requests"]
+    };
     let per_query = model.get("search_context_cost_per_query");
     let search = per_query.and_then(|by_size| by_size.get("search_context_size_medium"));
-    let by_query = model.get("web_search_billing_unit").and_then(Value::as_str) == Some("query");
-    let key = if by_query { "search_per_1000_queries" } else { "search_per_1000_requests" };
-    if let Some(fee) = search.and_then(Value::as_f64).and_then(|usd| whole(usd * 1e9)) {
-        entry.fees.push((key, fee));
+    let maps = model.get("google_maps_grounding_cost_per_query");
+    for (key, fee) in [(search_key, search), (maps_key, maps)] {
+        let fee = fee.and_then(Value::as_f64).and_then(|usd| whole(usd * 1e9));
+        entry.fees.extend(fee.map(|fee| (key, fee)));
     }
-    entry.plausible(left_out)
+    let entry = entry.plausible(left_out)?;
+    left_out.extend(unsaid(model).map(|why| (entry.model.clone(), why)));
+    Some(entry)
+}
+
+/// What a model costs there beside what our table can say.
+fn unsaid(model: &Value) -> impl Iterator<Item = &'static str> {
+    let has = |part: &str| {
+        let mut names = model.as_object().into_iter().flat_map(Map::keys);
+        names.any(|name| name.contains(part))
+    };
+    let price = |name: &str| model.get(name).and_then(Value::as_f64);
+    let (thoughts, output) =
+        (price("output_cost_per_reasoning_token"), price("output_cost_per_token"));
+    [
+        (has("_above_") && !has(LITELLM_LONG)).then_some(OTHER_THRESHOLD),
+        (thoughts.is_some() && thoughts != output).then_some("a price of thoughts of their own"),
+        (has("_per_second") || has("_per_character"))
+            .then_some("prices by the second or the character"),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn genai(providers: &[Value], left_out: &mut Vec<(String, &'static str)>) -> Vec<Entry> {
@@ -174,17 +204,21 @@ fn genai_entries(model: &Value, left_out: &mut Vec<(String, &'static str)>) -> V
             ..Entry::default()
         };
         let standard = entry.tiers.entry("").or_default();
+        let mut all_said = true;
         for (ours, theirs) in GENAI {
             let price = one.get("prices").and_then(|prices| prices.get(theirs));
-            genai_price(ours, price.unwrap_or(&Value::Null), standard);
+            all_said &= genai_price(ours, price.unwrap_or(&Value::Null), standard);
+        }
+        if !all_said {
+            left_out.push((name.to_owned(), OTHER_THRESHOLD));
         }
         entry.plausible(left_out)
     };
     dated.iter().filter_map(entry).collect()
 }
 
-/// A price, or one with thresholds; some are written as text.
-fn genai_price(key: &str, price: &Value, prices: &mut BTreeMap<String, u64>) {
+/// A price, or one with thresholds; some are written as text. Whether our table can say all of it.
+fn genai_price(key: &str, price: &Value, prices: &mut BTreeMap<String, u64>) -> bool {
     let number = |value: &Value| {
         let usd = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
         whole(usd * 1e6)
@@ -192,11 +226,12 @@ fn genai_price(key: &str, price: &Value, prices: &mut BTreeMap<String, u64>) {
     if let Some(usual) = number(price.get("base").unwrap_or(price)) {
         prices.insert(key.to_owned(), usual);
     }
-    let tiers = price.get("tiers").and_then(Value::as_array).into_iter().flatten();
+    let tiers = price.get("tiers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let at = |tier: &&Value| tier.get("start").and_then(Value::as_u64) == Some(THRESHOLD);
-    if let Some(long) = tiers.into_iter().find(at).and_then(|tier| number(tier.get("price")?)) {
+    if let Some(long) = tiers.iter().find(at).and_then(|tier| number(tier.get("price")?)) {
         prices.insert(format!("{key}{LONG}"), long);
     }
+    tiers.iter().all(|tier| at(&tier))
 }
 
 /// The names that a rule says outright; whether it says nothing else.
@@ -311,7 +346,13 @@ mod tests {
                 "output_cost_per_token_priority": 1.8e-05,
                 "input_cost_per_token_above_200k_tokens_priority": 4.5e-06,
                 "search_context_cost_per_query": {"search_context_size_medium": 0.014},
-                "web_search_billing_unit": "query", "supports_vision": true,
+                "web_search_billing_unit": "per_query", "google_maps_grounding_cost_per_query": 0.014,
+                "supports_vision": true,
+            },
+            "gemini/gemini-8": {
+                "litellm_provider": "gemini", "input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06,
+                "input_cost_per_token_above_128k_tokens": 2e-06, "output_cost_per_reasoning_token": 3e-06,
+                "output_cost_per_second": 0.1, "google_maps_grounding_cost_per_query": 0.025,
             },
             "gemini/gemini-exp-1": {"litellm_provider": "gemini", "input_cost_per_token": 0},
             "gemini/veo-9": {"litellm_provider": "gemini", "output_cost_per_second": 0.35},
@@ -325,11 +366,18 @@ mod tests {
             "\n[[price]]\nmodel = \"gemini-9-pro\"\ncached = \"0.125\"\ninput = \"1.25\"\n\
              input_above_200k = \"2.5\"\ninput_audio = \"0.7\"\noutput = \"10\"\noutput_above_200k = \"15\"\n\
              output_image = \"30\"\nsearch_per_1000_queries = \"14\"\n\
+             maps_per_1000_queries = \"14\"\n\
              [price.batch]\ninput = \"0.625\"\n\
-             [price.priority]\ninput_above_200k = \"4.5\"\noutput = \"18\"\n"
+             [price.priority]\ninput_above_200k = \"4.5\"\noutput = \"18\"\n\
+             \n[[price]]\nmodel = \"gemini-8\"\ninput = \"1\"\noutput = \"2\"\n\
+             maps_per_1000_requests = \"25\"\n"
         );
         let left_out: Vec<&str> = imported.left_out.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!((imported.taken, left_out), (1, vec!["gemini-exp-1", "veo-9"]));
+        let partly = "gemini-8";
+        assert_eq!(
+            (imported.taken, left_out),
+            (2, vec![partly, partly, partly, "gemini-exp-1", "veo-9"])
+        );
     }
 
     #[test]
@@ -360,7 +408,8 @@ mod tests {
              \n[[price]]\nmodel = \"gemini-8\"\ninput = \"1\"\n"
         );
         assert_eq!(imported.taken, 2);
-        assert_eq!(imported.left_out.len(), 2, "{:?}", imported.left_out);
+        assert_eq!(imported.left_out.len(), 3, "{:?}", imported.left_out);
+        assert!(imported.left_out.contains(&("gemini-8".to_owned(), OTHER_THRESHOLD)));
     }
 
     #[test]
