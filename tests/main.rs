@@ -18,6 +18,7 @@ mod architecture;
 mod backtest;
 mod chaos;
 mod control;
+mod cuts;
 mod damage;
 mod dataset;
 mod disk;

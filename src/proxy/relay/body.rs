@@ -33,7 +33,7 @@ pub(super) struct Relay {
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
     /// Ends by a cut, because a last frame would not be one.
-    aborts: bool,
+    cut: Option<BodyError>,
 }
 
 impl Relay {
@@ -50,7 +50,7 @@ impl Relay {
             exchange,
             drained: Box::pin(drained.cancelled_owned()),
             ended: false,
-            aborts: false,
+            cut: None,
         };
         relay.end_if_over();
         relay
@@ -108,10 +108,11 @@ impl Relay {
     fn drain(&mut self) {
         self.upstream = None;
         if let Reader::Frames(frames) = &mut self.reader {
-            self.aborts = !frames.can_end_here();
+            let can_end = frames.can_end_here();
             let (outcome, error_type) = frames.drain(&mut self.exchange, &mut self.out);
-            if self.aborts {
+            if !can_end {
                 self.out.clear();
+                self.cut = Some("cut by the shutdown".into());
             }
             self.close(outcome, error_type);
         }
@@ -122,7 +123,10 @@ impl Relay {
         if let Reader::Frames(frames) = &self.reader {
             self.exchange.answered(frames.answer(), true);
         }
-        self.close(Outcome::Incomplete, Some(upstream::kind(error).name()));
+        let kind = upstream::kind(error);
+        self.close(Outcome::Incomplete, Some(kind.name()));
+        // Aborting is how the client learns that the answer is not whole.
+        self.cut = Some(kind.into());
     }
 
     fn close(&mut self, outcome: Outcome, error_type: Option<&str>) {
@@ -144,13 +148,16 @@ impl Body for Relay {
             if let Some(bytes) = this.out.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            if std::mem::take(&mut this.aborts) {
-                return Poll::Ready(Some(Err("cut by the shutdown".into())));
+            if let Some(cut) = this.cut.take() {
+                return Poll::Ready(Some(Err(cut)));
             }
             let Some(body) = &mut this.upstream else { return Poll::Ready(None) };
             let is_stream = matches!(this.reader, Reader::Frames(_));
             if is_stream && this.drained.as_mut().poll(context).is_ready() {
                 this.drain();
+                if this.cut.is_some() {
+                    return after_what_was_sent(context);
+                }
                 continue;
             }
             match ready!(Pin::new(body).poll_frame(context)) {
@@ -162,15 +169,14 @@ impl Body for Relay {
                 }
                 Some(Err(error)) => {
                     this.fail(&error);
-                    // Aborting is how the client learns that the answer is not whole.
-                    return Poll::Ready(Some(Err(upstream::kind(&error).into())));
+                    return after_what_was_sent(context);
                 }
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.out.is_empty()
+        self.ended && self.out.is_empty() && self.cut.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -180,6 +186,12 @@ impl Body for Relay {
             _ => SizeHint::default(),
         }
     }
+}
+
+/// Hyper forgets what it has not flushed when a body fails, the head included: let it flush first.
+fn after_what_was_sent<T>(context: &Context<'_>) -> Poll<T> {
+    context.waker().wake_by_ref();
+    Poll::Pending
 }
 
 impl Drop for Relay {
