@@ -151,3 +151,22 @@ pub fn start(
     let recorder = Recorder(Arc::new(Door { journal, ledger }));
     Ok(Outbox { recorder, file, filled, writer: thread.map_err(local)?, written })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Settings};
+
+    #[tokio::test]
+    async fn the_end_of_the_writer_is_told() {
+        let dir = std::env::temp_dir().join(format!("written-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&dir).unwrap();
+        let audit = Settings::read("", &Environment::new()).unwrap().audit;
+        let outbox = start(&dir, &audit, false, Taps::default()).unwrap();
+        assert!(!outbox.written.is_cancelled(), "it runs while somebody may record");
+        drop(outbox.recorder);
+        outbox.written.cancelled().await;
+        outbox.writer.join().unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

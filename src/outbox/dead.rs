@@ -101,7 +101,7 @@ impl DeadLetters {
     }
 
     /// Removes those of a user from before the order, and what the disk has spoilt that names the user;
-    /// gives how many. What was kept aside since it was carried out last is looked at only.
+    /// gives how many. None is read where none was buried since this was done for the order last.
     pub async fn erase(&self, erasure: &Erasure) -> Result<u64, StoreError> {
         let buried = self.file.ledger().standing().dead;
         let was_seen = self.erased().insert(erasure.id, buried) == Some(buried);
