@@ -73,6 +73,7 @@ start_servers() {
     CHAPERONE_UPSTREAM__URL="$SIMULATOR_URL" \
     CHAPERONE_STORAGE__DATA_DIR="$data_dir" \
     CHAPERONE_CATALOG__CONFIG_DIR=config \
+    CHAPERONE_GUARDRAILS__INSPECT_UPLOADS=true \
     "$chaperone" serve
   proxy=$started
   wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$proxy" "$work/chaperone.log"

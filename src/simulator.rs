@@ -158,7 +158,9 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
             // For byte-for-byte tests: what came in goes out.
             ([(CONTENT_TYPE, "application/octet-stream")], body.clone()).into_response()
         }
-        Call::Opaque => error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here"),
+        Call::Upload | Call::Opaque => {
+            error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here")
+        }
     }
 }
 

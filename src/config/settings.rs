@@ -202,6 +202,8 @@ pub struct GuardrailSettings {
     pub block_reply: BlockReply,
     /// What happens to calls whose text cannot be seen.
     pub unscannable: Unscannable,
+    /// Whether uploads that are text are inspected.
+    pub inspect_uploads: bool,
     /// What placeholders of redacted values depend on; sidecars that share it give the same ones.
     pub placeholder_key: Option<Secret>,
 }
@@ -461,6 +463,7 @@ fn guardrails(reader: &mut Reader) -> GuardrailSettings {
             Unscannable::Pass,
             &[("pass", Unscannable::Pass), ("refuse", Unscannable::Refuse)],
         ),
+        inspect_uploads: reader.flag(section, "inspect_uploads", false),
         placeholder_key: secret(reader, section, "placeholder_key"),
     }
 }

@@ -46,6 +46,8 @@ pub enum Call {
     /// Reads what a model wrote earlier, without a body: in which dialect, and its name. `true`: as
     /// a stream.
     Read(Dialect, &'static str, bool),
+    /// Brings a file, or a part of one.
+    Upload,
     /// Anything else: passes through unread.
     Opaque,
 }
@@ -76,7 +78,7 @@ impl Call {
             Self::Chat => Some(Dialect::OpenAi),
             Self::Interact => Some(Dialect::Interactions),
             Self::Submit(dialect, _) | Self::Read(dialect, ..) => Some(dialect),
-            Self::Opaque => None,
+            Self::Upload | Self::Opaque => None,
         }
     }
 
@@ -89,6 +91,7 @@ impl Call {
             Self::Chat => "chat/completions",
             Self::Interact => "interactions",
             Self::Submit(_, name) | Self::Read(_, name, _) => name,
+            Self::Upload => "upload",
             Self::Opaque => "other",
         }
     }
@@ -96,7 +99,7 @@ impl Call {
     /// Whether a template can be put into its body. The others take none: a base URL that names one
     /// serves them all the same.
     pub fn takes_template(self) -> bool {
-        !matches!(self, Self::Submit(..) | Self::Read(..) | Self::Opaque)
+        !matches!(self, Self::Submit(..) | Self::Read(..) | Self::Upload | Self::Opaque)
     }
 
     /// Whether its answer says that it is over just by being there, without a finish reason.
@@ -121,7 +124,11 @@ impl Route {
     pub fn read(method: &http::Method, path: &str, query: Option<&str>) -> Self {
         let path = repair_version(path);
         let (call, model) = match *method {
-            http::Method::POST => classify(&path, query),
+            http::Method::POST => match classify(&path, query) {
+                (Call::Opaque, None) if is_upload(&plain(&path)) => (Call::Upload, None),
+                call => call,
+            },
+            http::Method::PUT if is_upload(&plain(&path)) => (Call::Upload, None),
             http::Method::PATCH if is_under(&plain(&path), "cachedContents") => {
                 (Call::Submit(Dialect::Native, "cachedContents"), None)
             }
@@ -169,6 +176,12 @@ fn without_parameters(segment: &str) -> String {
 /// Whether a path names one of a collection.
 fn is_under(path: &str, collection: &str) -> bool {
     path.rsplit('/').nth(1) == Some(collection)
+}
+
+/// Whether a path is for files: Gemini's own, or that of the OpenAI dialect.
+fn is_upload(path: &str) -> bool {
+    let mut segments = path.split('/');
+    segments.any(|one| matches!(one, "upload" | "resumable")) || path.ends_with("/openai/files")
 }
 
 /// What a GET reads: answers that were made earlier hold text as others do.
@@ -344,6 +357,22 @@ mod tests {
             (Method::DELETE, "/v1beta/cachedContents/c", None, Call::Opaque),
         ] {
             assert_eq!(Route::read(&method, path, query).call, call, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn files_are_recognised() {
+        for (method, path, call) in [
+            (Method::POST, "/upload/v1beta/files", Call::Upload),
+            (Method::PUT, "/upload/v1beta/files", Call::Upload),
+            (Method::POST, "/resumable/upload/v1beta/files", Call::Upload),
+            (Method::POST, "/gate//upl%6Fad/v1beta/s:uploadToFileSearchStore", Call::Upload),
+            (Method::POST, "/v1beta/openai/files", Call::Upload),
+            (Method::GET, "/upload/v1beta/files", Call::Opaque),
+            (Method::POST, "/v1beta/files", Call::Opaque),
+            (Method::POST, "/v1beta/models/upload:generateContent", Call::Generate),
+        ] {
+            assert_eq!(Route::read(&method, path, None).call, call, "{method} {path}");
         }
     }
 

@@ -12,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::exchange::Exchange;
 use super::refusal::{Kind, Refusal};
-use super::{Proxy, headers};
+use super::{Proxy, headers, identify};
 use crate::catalog::Catalog;
 use crate::gemini::Dialect;
 use crate::gemini::members::Members;
@@ -57,6 +57,8 @@ pub(super) struct Head {
     pub(super) prefix: Option<String>,
     /// Scheme and host by which the caller came here, where an answer may have to name them.
     pub(super) address: Option<String>,
+    /// The tenant that such an answer's address has to name, or named.
+    pub(super) tenant: Option<String>,
 }
 
 /// A call that asks for a WebSocket.
@@ -132,6 +134,7 @@ pub(super) async fn arrive(
         | Call::Interact
         | Call::Submit(..)
         | Call::Read(..)
+        | Call::Upload
         | Call::Opaque => None,
     };
     exchange.note(|execution| {
@@ -193,15 +196,16 @@ fn head(proxy: &Proxy, parts: Parts) -> Result<Head, Refusal> {
         Some((name, rest)) => (Some(name.to_owned()), format!("/{rest}")),
         None => (None, path.to_owned()),
     };
-    let query = parts.uri.query().map(str::to_owned);
+    let mut query = parts.uri.query().map(str::to_owned);
     let route = Route::read(&parts.method, &path, query.as_deref());
-    let is_unread = route.call == Call::Opaque;
+    let is_unread = route.call.dialect().is_none();
     let address = is_unread.then(|| headers::address(&parts, proxy.rules.speaks_tls)).flatten();
-    Ok(Head { method: parts.method, headers: parts.headers, route, query, prefix, address })
+    let tenant = if is_unread { identify::take_tenant(&parts.headers, &mut query)? } else { None };
+    Ok(Head { method: parts.method, headers: parts.headers, route, query, prefix, address, tenant })
 }
 
 /// The whole body, decoded, within its bounds of size and patience.
-async fn read_body(proxy: &Proxy, mut body: Incoming) -> Result<Bytes, Refusal> {
+pub(super) async fn read_body(proxy: &Proxy, mut body: Incoming) -> Result<Bytes, Refusal> {
     let bytes_max = proxy.rules.limits.request_body_bytes_max;
     let too_large =
         || Refusal::new(Kind::TooLarge, format!("the body is larger than {bytes_max} bytes"));

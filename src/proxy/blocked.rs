@@ -12,7 +12,6 @@ use super::Proxy;
 use super::exchange::Exchange;
 use super::refusal::{native_error, openai_error};
 use super::reply::{self, EVENT_STREAM, JSON, Reply, decorate};
-use super::select::Planned;
 use super::texts::Placed;
 use crate::config::BlockReply;
 use crate::execution::Outcome;
@@ -47,8 +46,11 @@ pub(super) struct Blocked {
 }
 
 impl Blocked {
-    pub(super) fn of(planned: &Planned, guardrails: &Guardrails, placed: &[Placed]) -> Self {
-        let arrived = &planned.identified.arrived;
+    pub(super) fn of(
+        (dialect, call, framing): (Dialect, Call, Option<Framing>),
+        guardrails: &Guardrails,
+        placed: &[Placed],
+    ) -> Self {
         let rules: BTreeSet<String> = placed
             .iter()
             .filter(|one| {
@@ -57,12 +59,7 @@ impl Blocked {
             .filter_map(|one| guardrails.rules().get(one.finding.rule))
             .map(|rule| rule.name.clone())
             .collect();
-        Self {
-            rules: rules.into_iter().collect(),
-            dialect: arrived.dialect,
-            call: arrived.head.route.call,
-            framing: arrived.framing,
-        }
+        Self { rules: rules.into_iter().collect(), dialect, call, framing }
     }
 
     /// The answer to a blocked prompt, in the caller's dialect. Nothing was sent upstream.
@@ -78,7 +75,8 @@ impl Blocked {
     }
 
     fn body(&self, proxy: &Proxy, exchange: &Exchange) -> Reply {
-        let message = format!("the prompt was blocked by a guardrail: {}", self.rules.join(", "));
+        let what = if self.call == Call::Upload { "upload" } else { "prompt" };
+        let message = format!("the {what} was blocked by a guardrail: {}", self.rules.join(", "));
         let bad_request = StatusCode::BAD_REQUEST;
         let as_error = proxy.rules.guardrails.block_reply == BlockReply::Error;
         let has_feedback = matches!(self.call, Call::Generate | Call::StreamGenerate(_));

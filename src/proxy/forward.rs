@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 use super::Proxy;
 use super::attempts::{self, Attempts, Next, Sent};
 use super::exchange::Exchange;
-use super::inspect::{AnswerPlan, Cleared, OutgoingBody};
+use super::inspect::{AnswerPlan, Cleared, OutgoingBody, Returns};
 use super::refusal::{Kind, Refusal};
 use crate::gemini::route::Route;
 use crate::gemini::usage;
@@ -30,8 +30,8 @@ pub(super) struct Answered {
     pub(super) plan: Option<AnswerPlan>,
     /// Whether the request was a HEAD, whose answer has a length but no body.
     pub(super) is_head: bool,
-    /// The base URL by which the caller came here.
-    pub(super) returns_to: Option<String>,
+    /// Where the caller finds this proxy again.
+    pub(super) returns_to: Option<Returns>,
 }
 
 pub(super) async fn forward(

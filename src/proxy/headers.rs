@@ -25,6 +25,10 @@ pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-chaperone-sourc
 pub(super) const GUARDRAILS: HeaderName = HeaderName::from_static("x-chaperone-guardrails");
 /// Where an upload goes on; authorised by what it holds.
 pub(super) const UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
+/// What a request does to an upload: `upload`, `finalize` and others, with commas between.
+pub(super) const UPLOAD_COMMAND: HeaderName = HeaderName::from_static("x-goog-upload-command");
+/// Where in the file its bytes belong.
+pub(super) const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("x-goog-upload-offset");
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The headers that go upstream: all but those of this hop, of the body's framing, and our own.

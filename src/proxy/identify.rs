@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
@@ -26,6 +26,10 @@ use crate::words::ids::Tenant;
 
 /// The member of a body that is ours.
 const BODY_MEMBER: &str = "chaperone";
+
+/// The parameter by which an address for the rest of an upload names its tenant: whoever follows it sends none of
+/// our headers.
+pub(super) const TENANT_PARAMETER: &str = "chaperone_tenant";
 
 /// A call with everything it says about itself.
 #[derive(Debug)]
@@ -64,10 +68,7 @@ pub(super) fn identify(
     let head = &arrived.head;
     let rule = proxy.rules.routes.iter().find(|rule| matches(rule, head));
     let text = |name: &HeaderName| own(&head.headers, name).map(|text| text.map(str::to_owned));
-    let tenant = text(&TENANT)?
-        .or(in_body.tenant)
-        .or_else(|| rule.and_then(|rule| rule.tenant.clone()))
-        .map_or_else(Tenant::default, |name| Tenant(name.into()));
+    let tenant = tenant(text(&TENANT)?.or(in_body.tenant), rule);
     let tenant_catalog = tenant_of(&arrived.catalog, &tenant)?;
     let named = match &head.prefix {
         Some(prefix) => Some(decoded(prefix)?),
@@ -100,6 +101,49 @@ pub(super) fn identify(
         execution.template_name = template.as_ref().map(|template| short(&template.name));
     });
     Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
+}
+
+/// Whose an upload is.
+pub(super) fn identify_upload(
+    proxy: &Proxy,
+    head: &Head,
+    catalog: &Catalog,
+    exchange: &mut Exchange,
+) -> Result<Arc<TenantCatalog>, Refusal> {
+    let rule = proxy.rules.routes.iter().find(|rule| matches(rule, head));
+    let tenant = tenant(head.tenant.clone(), rule);
+    let tenant_catalog = tenant_of(catalog, &tenant)?;
+    let user = bounded("user", own(&head.headers, &USER)?.map(str::to_owned))?;
+    exchange.note(|execution| {
+        execution.tenant_id = tenant;
+        execution.user_id = user;
+    });
+    Ok(tenant_catalog)
+}
+
+/// The tenant a call names, or that of its route rule.
+fn tenant(named: Option<String>, rule: Option<&RouteRule>) -> Tenant {
+    named
+        .or_else(|| rule.and_then(|rule| rule.tenant.clone()))
+        .map_or_else(Tenant::default, |name| Tenant(name.into()))
+}
+
+/// The tenant named in the head of a call: by a header, or by a parameter, which is taken out.
+pub(super) fn take_tenant(
+    headers: &HeaderMap,
+    query: &mut Option<String>,
+) -> Result<Option<String>, Refusal> {
+    let mut of_address = None;
+    if query.as_deref().is_some_and(|query| query.contains(TENANT_PARAMETER)) {
+        let pairs = query.take().unwrap_or_default();
+        let is_ours =
+            |pair: &&str| pair.split_once('=').is_some_and(|one| one.0 == TENANT_PARAMETER);
+        let (ours, others): (Vec<&str>, Vec<&str>) = pairs.split('&').partition(is_ours);
+        *query = (!others.is_empty()).then(|| others.join("&"));
+        let name = ours.first().and_then(|pair| pair.split_once('='));
+        of_address = name.map(|(_, name)| decoded(name)).transpose()?;
+    }
+    Ok(own(headers, &TENANT)?.map(str::to_owned).or(of_address))
 }
 
 fn bounded(what: &str, unit: Option<String>) -> Result<Option<String>, Refusal> {
@@ -180,7 +224,7 @@ fn tenant_of(catalog: &Catalog, tenant: &Tenant) -> Result<Arc<TenantCatalog>, R
 pub(super) fn check_prefix(catalog: &Catalog, head: &Head) -> Result<(), Refusal> {
     let Some(prefix) = &head.prefix else { return Ok(()) };
     let tenant =
-        own(&head.headers, &TENANT)?.map_or_else(Tenant::default, |name| Tenant(name.into()));
+        tenant(own(&head.headers, &TENANT)?.map(str::to_owned).or(head.tenant.clone()), None);
     let name = TemplateRef::read(&decoded(prefix)?)?.name;
     match tenant_of(catalog, &tenant)?.template(&name) {
         Some(_) => Ok(()),
@@ -247,10 +291,9 @@ impl TemplateRef {
     }
 }
 
-/// A percent-decoded path segment.
+/// A percent-decoded name.
 fn decoded(segment: &str) -> Result<String, Refusal> {
-    let refuse =
-        |_not_utf8| Refusal::new(Kind::BadRequest, "the template name in the path is not UTF-8");
+    let refuse = |_not_utf8| Refusal::new(Kind::BadRequest, "a name in the address is not UTF-8");
     percent_decode_str(segment).decode_utf8().map(Cow::into_owned).map_err(refuse)
 }
 
@@ -260,7 +303,7 @@ pub(super) fn short(name: &str) -> String {
 }
 
 /// Facts by which units are found.
-pub(super) fn header_unit(headers: &http::HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header_unit(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 

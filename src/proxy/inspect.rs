@@ -1,6 +1,8 @@
 //! Steps 4 and 6: the guardrails. Only this module can make [`Screened`] and [`Cleared`], and only a
 //! [`Cleared`] call can be forwarded.
 
+mod upload;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,10 +69,19 @@ pub(super) struct Outgoing {
     pub(super) path: String,
     pub(super) query: Option<String>,
     pub(super) body: OutgoingBody,
-    /// The base URL by which the caller came here.
-    pub(super) returns_to: Option<String>,
+    /// Where the caller finds this proxy again.
+    pub(super) returns_to: Option<Returns>,
     /// `None`: the answer is not read.
     pub(super) answer: Option<AnswerPlan>,
+}
+
+/// How the caller came here, for an address in the answer to lead it here again.
+#[derive(Debug)]
+pub(super) struct Returns {
+    /// The base URL.
+    pub(super) base: String,
+    /// The tenant it named: what it sends there has no headers of Chaperone's.
+    pub(super) tenant: Option<String>,
 }
 
 #[derive(Debug)]
@@ -102,18 +113,31 @@ impl AnswerPlan {
 }
 
 impl Cleared {
+    fn unread(head: Head, body: OutgoingBody) -> Verdict<Self> {
+        Verdict::Passed(Self(Outgoing::unread(head, body)))
+    }
+
     pub(super) fn into_outgoing(self) -> Outgoing {
         self.0
     }
 }
 
-/// A call that is not read. What the operator decided about bodies nobody can see is applied here.
-pub(super) fn unread(proxy: &Proxy, unread: Unread) -> Result<Cleared, Refusal> {
-    let Unread { head, body, .. } = unread;
-    if !body.is_end_stream() {
+/// A call that is not read, but for uploads if the operator wants them to be. What was decided about bodies
+/// nobody can see is applied here.
+pub(super) async fn unread(
+    proxy: &Proxy,
+    unread: Unread,
+    exchange: &mut Exchange,
+) -> Result<Verdict<Cleared>, Refusal> {
+    let has_body = !unread.body.is_end_stream();
+    if has_body && proxy.rules.guardrails.inspect_uploads && unread.head.route.call == Call::Upload
+    {
+        return upload::inspect(proxy, unread, exchange).await;
+    }
+    if has_body {
         unscannable(proxy, "this method's body")?;
     }
-    Ok(Cleared(Outgoing::unread(head, OutgoingBody::Unread(body))))
+    Ok(Cleared::unread(unread.head, OutgoingBody::Unread(unread.body)))
 }
 
 /// A WebSocket, whose frames are not read either.
@@ -138,7 +162,9 @@ impl Outgoing {
             path: head.route.path,
             query: head.query,
             body,
-            returns_to: head.address.map(|address| address + &prefix),
+            returns_to: head
+                .address
+                .map(|address| Returns { base: address + &prefix, tenant: head.tenant }),
             answer: None,
         }
     }
@@ -194,14 +220,14 @@ pub(super) fn untrusted(
     keep_out(exchange, &guardrails, &segments, &placed, of_body..editable);
     let strictest = judge(&guardrails, &placed);
     let screened = match strictest {
-        Strictest::Block => Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed)),
+        Strictest::Block => Verdict::Blocked(Blocked::of(planned.call(), &guardrails, &placed)),
         Strictest::Allow | Strictest::Warn => {
             let body = arrived.body.clone();
             Verdict::Passed(Screened { planned, body, variables, vault })
         }
         // A name cannot be replaced without changing what it names.
         Strictest::Redact if !can_redact(&guardrails, &segments, &placed, of_body..editable) => {
-            Verdict::Blocked(Blocked::of(&planned, &guardrails, &placed))
+            Verdict::Blocked(Blocked::of(planned.call(), &guardrails, &placed))
         }
         Strictest::Redact => {
             let placed = redacting(&guardrails, placed);
@@ -233,7 +259,7 @@ pub(super) fn rendered(
         keep_out(exchange, &guardrails, &segments, &placed, 0..segments.len());
         // The template's own text cannot be redacted without changing what its owner approved.
         if judge(&guardrails, &placed) >= Strictest::Redact {
-            return Ok(Verdict::Blocked(Blocked::of(planned, &guardrails, &placed)));
+            return Ok(Verdict::Blocked(Blocked::of(planned.call(), &guardrails, &placed)));
         }
     }
     let place = arrived.framing.map(|_| proxy.place()).transpose()?;

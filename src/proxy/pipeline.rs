@@ -55,7 +55,10 @@ impl Proxy {
             Arrival::Text(arrived) => arrived,
             Arrival::Opaque(arrived) => {
                 identify::check_prefix(&arrived.catalog, &arrived.head)?;
-                let cleared = inspect::unread(self, arrived)?;
+                let cleared = match inspect::unread(self, arrived, exchange).await? {
+                    inspect::Verdict::Passed(cleared) => cleared,
+                    inspect::Verdict::Blocked(blocked) => return Ok(blocked.reply(self, exchange)),
+                };
                 let answered = forward::forward(self, cleared, exchange).await?;
                 return Ok(relay::unread(self, answered, exchange));
             }

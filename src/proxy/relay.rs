@@ -14,12 +14,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::response::Parts;
 use http_body_util::BodyExt;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::arrive::Whole;
 use super::exchange::Exchange;
 use super::forward::Answered;
 use super::headers::UPLOAD_URL;
-use super::inspect::{AnswerPlan, can_redact, edit, redacting};
+use super::identify::TENANT_PARAMETER;
+use super::inspect::{AnswerPlan, Returns, can_redact, edit, redacting};
 use super::refusal::{Kind, Refusal};
 use super::reply::{Reply, decorate, full};
 use super::texts::{Hole, Placed, Texts, fill, redactions};
@@ -39,11 +41,12 @@ pub(super) use watch::{failed, outcome};
 pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {
     let Answered { mut head, body, is_head, returns_to, .. } = answered;
     if let Some(url) =
-        head.headers.get(UPLOAD_URL).and_then(|url| proxy.returning(url, returns_to.as_deref()))
+        head.headers.get(UPLOAD_URL).and_then(|url| proxy.returning(url, returns_to.as_ref()?))
     {
         head.headers.insert(UPLOAD_URL, url);
     }
     let length = head.headers.get(CONTENT_LENGTH).filter(|_| is_head).cloned();
+    exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     exchange.rest();
     let mut reply = respond(&head, exchange);
     // The answer to a HEAD tells the length of a body that does not follow.
@@ -51,15 +54,21 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
         reply.headers_mut().insert(CONTENT_LENGTH, length);
     }
     *reply.body_mut() =
-        Relay::new(body, Reader::Unread, exchange.take(), proxy.drained.clone()).boxed_unsync();
+        Relay::new(body, Reader::Unread(head.status), exchange.take(), proxy.drained.clone())
+            .boxed_unsync();
     reply
 }
 
 impl Proxy {
     /// An address at the upstream as one here, so that what is sent there comes by.
-    fn returning(&self, url: &HeaderValue, returns_to: Option<&str>) -> Option<HeaderValue> {
-        let path = self.upstream.path_at(url.to_str().ok()?)?;
-        HeaderValue::from_str(&format!("{}{path}", returns_to?)).ok()
+    fn returning(&self, url: &HeaderValue, returns_to: &Returns) -> Option<HeaderValue> {
+        let mut path = self.upstream.path_at(url.to_str().ok()?)?;
+        if let Some(tenant) = &returns_to.tenant {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let tenant = utf8_percent_encode(tenant, NON_ALPHANUMERIC);
+            path = format!("{path}{separator}{TENANT_PARAMETER}={tenant}");
+        }
+        HeaderValue::from_str(&format!("{}{path}", returns_to.base)).ok()
     }
 }
 

@@ -9,6 +9,9 @@ use super::identify::{Identified, TemplateRef, header_unit, short};
 use super::refusal::{Kind, Refusal};
 use crate::catalog::{ByGroup, Running, Scope, Served, TemplateName, Version};
 use crate::experiment::Unit;
+use crate::gemini::Dialect;
+use crate::gemini::route::Call;
+use crate::gemini::stream::Framing;
 use crate::words::clock;
 
 /// A call whose version is decided, if it wants a template at all.
@@ -20,6 +23,12 @@ pub(super) struct Planned {
 }
 
 impl Planned {
+    /// What it asks for, in which dialect, and how it wants the answer framed.
+    pub(super) fn call(&self) -> (Dialect, Call, Option<Framing>) {
+        let arrived = &self.identified.arrived;
+        (arrived.dialect, arrived.head.route.call, arrived.framing)
+    }
+
     /// Which guardrails look at this call.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope

@@ -7,6 +7,8 @@ use axum::body::Bytes;
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -92,7 +94,8 @@ fn file(id: &str, upload: &Upload) -> Value {
         "displayName": described(["displayName", "display_name"]),
         "mimeType": described(["mimeType", "mime_type"]),
         "sizeBytes": upload.bytes.len().to_string(),
-        "sha256Hash": digest::sha256_hex(&upload.bytes),
+        // As upstream: the hexadecimal digits, in base64 again.
+        "sha256Hash": STANDARD.encode(digest::sha256_hex(&upload.bytes)),
         "uri": format!("https://generativelanguage.googleapis.com/v1beta/files/{id}"),
         "state": "ACTIVE",
     })

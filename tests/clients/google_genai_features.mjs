@@ -7,9 +7,11 @@ import * as checks from './checks.mjs';
 import { CHAPERONE, MODEL, USER, marker, refusal } from './checks.mjs';
 
 const LARGE_LETTERS = 4_000_000;
+// More than the SDK sends at once.
+const UPLOADED_BYTES = 20_000_000;
 
 const httpOptions = { baseUrl: CHAPERONE, headers: { 'x-chaperone-user': USER }, timeout: checks.TIMEOUT_MS };
-const { models } = new GoogleGenAI({ apiKey: checks.API_KEY, vertexai: false, httpOptions });
+const { models, files } = new GoogleGenAI({ apiKey: checks.API_KEY, vertexai: false, httpOptions });
 
 const simulate = (script) => ({ httpOptions: { headers: { 'x-simulate': script } } });
 const generate = (contents, config) => models.generateContent({ model: MODEL, contents, config });
@@ -93,5 +95,18 @@ await checks.run({
   async large_body() {
     const answer = await generate(marker() + 'x'.repeat(LARGE_LETTERS));
     assert(answer.text.length > LARGE_LETTERS, `${answer.text.length} letters came back`);
+  },
+
+  // In one piece and in several; and a guardrail reads what is text.
+  async uploads() {
+    const config = { mimeType: 'text/plain', displayName: marker() };
+    const upload = (text) => files.upload({ file: new Blob([text], { type: 'text/plain' }), config });
+    for (const length of [10, UPLOADED_BYTES]) {
+      const file = await upload('a b c d e\n'.repeat(length / 10));
+      assert.deepEqual([file.sizeBytes, file.displayName], [String(length), config.displayName]);
+    }
+    const error = await refusal(ApiError, () => upload(checks.INJECTION));
+    assert.equal(error.status, 400);
+    assert.match(error.message, /the upload was blocked by a guardrail/);
   },
 });

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import hashlib
 import inspect
+import io
 import json
 from contextlib import closing
 
@@ -14,6 +16,8 @@ import checks
 from checks import CHAPERONE, MODEL, USER, check, marker
 
 LARGE_LETTERS = 4_000_000
+# More than the SDKs send at once.
+UPLOADED_BYTES = 20_000_000
 # Asynchronous clients use aiohttp where it is installed, unless they are given a transport of httpx or its successor.
 WAYS = {"sync": {}, "aiohttp": {}, "httpx": {"async_client_args": {"transport": httpx2.AsyncHTTPTransport}}}
 
@@ -150,6 +154,23 @@ async def large_body(client, mark):
     assert len(answer.text) > LARGE_LETTERS, f"{len(answer.text)} letters came back"
 
 
+async def uploads(client, mark):
+    """In one piece and in several; and a guardrail reads what is text."""
+    described = {"mime_type": "text/plain", "display_name": mark}
+    for length in [10, UPLOADED_BYTES]:
+        data = b"a b c d e\n" * (length // 10)
+        file = await value(client.files.upload(file=io.BytesIO(data), config=described))
+        assert file.size_bytes == length and file.display_name == mark, file
+        digest = base64.b64decode(file.sha256_hash).decode()
+        assert digest == hashlib.sha256(data).hexdigest(), digest
+    try:
+        await value(client.files.upload(file=io.BytesIO(checks.INJECTION.encode()), config=described))
+    except errors.ClientError as error:
+        assert error.code == 400 and "the upload was blocked by a guardrail" in str(error), error
+    else:
+        raise AssertionError("an upload that guardrails block raised nothing")
+
+
 FEATURES = [
     system_instruction,
     json_schema,
@@ -162,6 +183,7 @@ FEATURES = [
     streamed,
     cancelled,
     large_body,
+    uploads,
 ]
 
 

@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::StatusCode;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::frames::{Flow, FrameReader};
-use super::watch::Watch;
+use super::watch::{Watch, failed};
 use crate::execution::Outcome;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::reply::BodyError;
@@ -18,7 +19,7 @@ use crate::upstream;
 /// How an answer is read while it is relayed.
 #[derive(Debug)]
 pub(super) enum Reader {
-    Unread,
+    Unread(StatusCode),
     Watch(Watch),
     Frames(Box<FrameReader>),
 }
@@ -60,7 +61,7 @@ impl Relay {
         self.exchange.work();
         self.exchange.first_token();
         let flow = match &mut self.reader {
-            Reader::Unread => {
+            Reader::Unread(_) => {
                 self.out.push_back(data);
                 Flow::On
             }
@@ -94,7 +95,8 @@ impl Relay {
     fn end(&mut self) {
         self.upstream = None;
         let (outcome, error_type) = match &mut self.reader {
-            Reader::Unread => (Outcome::Success, None),
+            Reader::Unread(status) if status.is_success() => (Outcome::Success, None),
+            Reader::Unread(status) => (Outcome::Failed, Some(failed(*status))),
             Reader::Watch(watch) => {
                 let (answer, outcome, error_type) = watch.end();
                 self.exchange.answered(&answer, false);
@@ -181,7 +183,7 @@ impl Body for Relay {
 
     fn size_hint(&self) -> SizeHint {
         match (&self.reader, &self.upstream) {
-            (Reader::Unread | Reader::Watch(_), Some(body)) => body.size_hint(),
+            (Reader::Unread(_) | Reader::Watch(_), Some(body)) => body.size_hint(),
             (_, None) if self.out.is_empty() => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
