@@ -1,6 +1,6 @@
 """Prints the tables of `make bench`: the median over the rounds for each target and kind of load.
 
-usage: report.py RESULTS.jsonl CONNECTIONS RATE CHAPERONE.db
+usage: report.py RESULTS.jsonl CONNECTIONS RATE STREAM_RATE CHAPERONE.db
 """
 
 import json
@@ -16,15 +16,20 @@ COLUMNS = ("requests/s", "p50 us", "p99 us", "added p50", "added p99", "CPU us/r
 # holds a second hop over loopback and the waiting for a shared core.
 OWN_P50_US_MAX = 300
 OWN_P99_US_MAX = 1000
+# Issue 7: how much later than without a proxy the first piece of a stream arrives.
+FIRST_PIECE_P50_US_MAX = 1000
 
 
-def main(path, connections, rate, database):
+def main(path, connections, rate, stream_rate, database):
     with open(path, encoding="utf-8") as lines:
         results = [json.loads(line) for line in lines]
     print_table(f"Closed loop, {connections} connections", summary(results, "closed"))
     open_loop = summary(results, "open")
     print_table(f"Open loop, {rate} requests/s, {connections} connections", open_loop)
     print_bar(own_us(database, results), rate)
+    streams = summary(results, "stream")
+    print_table(f"First piece of a stream, {stream_rate} streams/s, {connections} connections", streams)
+    print_first_piece(streams["chaperone"]["added p50"])
     failed = sum(result["load"]["errors"] for result in results)
     if failed:
         sys.exit(f"{failed} requests failed: these numbers mean nothing")
@@ -89,6 +94,11 @@ def print_bar(own, rate):
         f"\nOwn overhead at {rate} requests/s: p50 {p50:.0f} us (bar {OWN_P50_US_MAX}), "
         f"p99 {p99:.0f} us (bar {OWN_P99_US_MAX}): {'met' if met else 'NOT met'}"
     )
+
+
+def print_first_piece(added):
+    met = "met" if added <= FIRST_PIECE_P50_US_MAX else "NOT met"
+    print(f"\nFirst piece later than without a proxy: p50 {added:.0f} us (bar {FIRST_PIECE_P50_US_MAX}): {met}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures Chaperone (seeds, template and recording on) beside nginx as a plain reverse proxy and beside
-# no proxy at all: closed loop and open loop, 2 KB prompt, all in one run and in interleaved rounds.
+# no proxy at all: closed loop, open loop and the first piece of streams, 2 KB prompt, all in one run and in
+# interleaved rounds.
 # Load driver and simulator share core 0, the target has core 1.
 #   BENCH_ROUNDS (3) and BENCH_SECONDS (5, of each measurement) make it longer or shorter.
 set -euo pipefail
@@ -12,12 +13,16 @@ rounds=${BENCH_ROUNDS:-3}
 seconds=${BENCH_SECONDS:-5}
 connections=16
 rate=500
+stream_rate=20
 
 chaperone=target/release/chaperone
 logs=target/bench
 results=$logs/results.jsonl
 template=nlu_topic_extraction
 method=/v1beta/models/gemini-2.5-flash:generateContent
+sentence='The lake is calm today.'
+streamed=$(printf "$sentence%.0s" {1..20})
+stream_method='/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse'
 pin_load=()
 pin_target=()
 
@@ -42,16 +47,17 @@ main() {
   echo "Idle memory of Chaperone, right after its start: $(resident_kib "${process[chaperone]}") KiB"
 
   for target in direct nginx chaperone; do
-    load "$target" 0 1 >/dev/null
+    load "$target" closed 0 1 >/dev/null
   done
   for ((round = 1; round <= rounds; round++)); do
     echo "Round $round of $rounds"
     for target in direct nginx chaperone; do
       measure "$target" closed 0
+      measure "$target" stream "$stream_rate"
       measure "$target" open "$rate"
     done
   done
-  python3 bench/report.py "$results" "$connections" "$rate" "$data_dir/chaperone/chaperone.db"
+  python3 bench/report.py "$results" "$connections" "$rate" "$stream_rate" "$data_dir/chaperone/chaperone.db"
 }
 
 choose_cores() {
@@ -125,10 +131,16 @@ start_chaperone() {
   wait_until_ready "http://127.0.0.1:$control_port/readyz" "$started" "$logs/chaperone.log"
 }
 
-# load TARGET RATE SECONDS: prints the driver's JSON object. Rate 0 is the closed loop.
+# load TARGET MODE RATE SECONDS: prints the driver's JSON object. Rate 0 is the closed loop.
 load() {
+  local called=("--url" "${url[$1]}$method")
+  if [[ $2 == stream ]]; then
+    # A model takes its time between pieces. No end of one could become part of what a guardrail looks for.
+    called=("--url" "${url[$1]}$stream_method" "--first-piece"
+      "--header" "x-simulate: say=$(base64 -w 0 <<<"$streamed"),gap_ms=10,chunk=${#sentence}")
+  fi
   "${pin_load[@]}" target/release/examples/load \
-    --url "${url[$1]}$method" --rate "$2" --connections "$connections" --seconds "$3" \
+    "${called[@]}" --rate "$3" --connections "$connections" --seconds "$4" \
     --body bench/prompt.json \
     --header 'content-type: application/json' \
     --header 'x-goog-api-key: any-key' \
@@ -140,7 +152,7 @@ load() {
 measure() {
   local target=$1 mode=$2 before after answer
   before=$(cpu_ticks "${process[$target]:-}")
-  answer=$(load "$target" "$3" "$seconds")
+  answer=$(load "$target" "$mode" "$3" "$seconds")
   after=$(cpu_ticks "${process[$target]:-}")
   echo "{\"target\": \"$target\", \"mode\": \"$mode\", \"cpu_ticks\": $((after - before)), \"load\": $answer}" >>"$results"
 }

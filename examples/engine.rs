@@ -16,22 +16,24 @@
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chaperone::catalog::files;
 use chaperone::guardrail::{
-    Direction, Guardrails, Inspects, Kind, Rule, RuleConfig, RuleSet, Severity,
+    Direction, Guardrails, Inspects, Kind, Rule, RuleConfig, RuleSet, Severity, Window,
 };
 use chaperone::words::ids::GuardrailId;
 use serde_json::{Value, json};
 
 const CHUNK: usize = 2048;
+const PIECE: usize = 24;
 
 fn main() {
     let seeds = files::seeds().expect("the seeds compile");
     let rules: Vec<Rule> = seeds.guardrails.iter().map(|one| one.as_ref().into()).collect();
     let began = Instant::now();
-    let default = Guardrails::compile(rules.clone()).expect("the seeds compile");
+    let default = Arc::new(Guardrails::compile(rules.clone()).expect("the seeds compile"));
     say("compile the default rules", &format!("{:.0} ms", ms(began.elapsed())));
     let chunks = chunks();
     let bytes: usize = chunks.iter().map(String::len).sum();
@@ -43,6 +45,7 @@ fn main() {
     for (name, direction) in [("request", Direction::Request), ("response", Direction::Response)] {
         report(&format!("default rules, {name}"), &default, direction, &chunks);
     }
+    report_stream(&default, &chunks);
     for rule in &rules {
         let alone = Guardrails::compile(vec![rule.clone()]).expect("it compiles");
         report(&format!("  {}", rule.name), &alone, Direction::Request, &chunks);
@@ -51,7 +54,7 @@ fn main() {
     many.push(large(10_000, 100));
     let many = Guardrails::compile(many).expect("it compiles");
     report("default rules, 10,000 literals, 100 expressions", &many, Direction::Request, &chunks);
-    for (name, guardrails) in [("default", &default), ("with 10,000", &many)] {
+    for (name, guardrails) in [("default", &*default), ("with 10,000", &many)] {
         for size in [CHUNK, 1 << 20] {
             let (worst, text) = worst(guardrails, size);
             let shown: String = text.chars().take(40).collect();
@@ -90,6 +93,32 @@ fn report(name: &str, guardrails: &Guardrails, direction: Direction, chunks: &[S
             at(990),
             at(1000)
         ),
+    );
+}
+
+/// Answers in pieces as small as models send them.
+fn report_stream(guardrails: &Arc<Guardrails>, chunks: &[String]) {
+    let rules = Arc::new(rules(guardrails, Direction::Response));
+    let (mut times, mut held) = (Vec::new(), 0);
+    for chunk in chunks {
+        let mut window = Window::new(guardrails.clone(), rules.clone());
+        let (mut rest, mut len) = (chunk.as_str(), 0);
+        while !rest.is_empty() {
+            let (piece, tail) = rest.split_at(rest.ceil_char_boundary(PIECE.min(rest.len())));
+            let began = Instant::now();
+            let progress = window.push(piece);
+            times.push(began.elapsed());
+            len += piece.len();
+            held += usize::from(progress.safe_to < len);
+            rest = tail;
+        }
+    }
+    times.sort_unstable();
+    let at = |share: usize| times[times.len() * share / 1000].as_secs_f64() * 1e6;
+    let held = held as f64 * 100.0 / times.len() as f64;
+    say(
+        &format!("answers in pieces of {PIECE} bytes"),
+        &format!("{:.1} us p50, {:.1} us p99 a piece; {held:.0} % held", at(500), at(990)),
     );
 }
 

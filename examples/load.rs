@@ -38,6 +38,9 @@ struct Arguments {
     /// What to post
     #[arg(long)]
     body: std::path::PathBuf,
+    /// Measure until the first piece of the answer is here, not until its end
+    #[arg(long)]
+    first_piece: bool,
     /// A header, as `name: value`
     #[arg(long)]
     header: Vec<String>,
@@ -112,8 +115,15 @@ async fn drive(
         }
         let answer = sender.send_request(request(&arguments, &authority, &body)?).await?;
         let good = answer.status().is_success();
-        answer.into_body().collect().await?;
-        measured.micros.push(u64::try_from(from.elapsed().as_micros())?);
+        let mut body = answer.into_body();
+        if arguments.first_piece {
+            body.frame().await.transpose()?;
+            measured.micros.push(u64::try_from(from.elapsed().as_micros())?);
+            body.collect().await?;
+        } else {
+            body.collect().await?;
+            measured.micros.push(u64::try_from(from.elapsed().as_micros())?);
+        }
         measured.errors += u64::from(!good);
     }
     drop(sender);

@@ -11,6 +11,7 @@ mod encoded;
 mod engine;
 mod first;
 mod gate;
+mod growth;
 mod heads;
 mod json;
 mod kinds;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use regex_automata::meta::Regex;
 
 use super::engine::{Engines, Turn};
-use super::first::ByteSet;
 use super::gate::Gates;
+use super::growth::Beginnings;
 use super::json;
 use super::letters::{Folded, folded};
 use super::literals::{Caller, Literals, Needles};
@@ -42,8 +42,8 @@ pub struct Guardrails {
     pub(super) gates: Gates,
     /// The patterns that are not called for by a literal.
     pub(super) seeded: Vec<usize>,
-    /// By first byte, the patterns that may begin with it: what a stream's end could grow into.
-    pub(super) beginning: Vec<Vec<usize>>,
+    /// What a stream's end could grow into.
+    pub(super) beginnings: Beginnings,
     /// Literals of rules in lower case, sorted, with their rules: prefixes are looked up here.
     pub(super) sorted: Vec<(String, usize)>,
     pub(super) literal_bytes_max: usize,
@@ -135,7 +135,7 @@ impl Guardrails {
             })?,
             gates,
             seeded,
-            beginning: beginning(&patterns),
+            beginnings: Beginnings::of(&patterns),
             sorted,
             literal_bytes_max,
             pattern_bytes_max: patterns.iter().map(|one| one.engine.bytes_max).max().unwrap_or(0),
@@ -409,19 +409,6 @@ fn words(rules: &[Rule]) -> impl Iterator<Item = String> {
         let texts = phrases.chain(&rule.config.literals);
         texts.flat_map(|text| phrase::words(text).collect::<Vec<_>>())
     })
-}
-
-fn beginning(patterns: &[Pattern]) -> Vec<Vec<usize>> {
-    let mut beginning = vec![Vec::new(); 256];
-    for (index, pattern) in patterns.iter().enumerate() {
-        let first = pattern.engine.streams().then_some(pattern.engine.first.bytes);
-        for byte in first.iter().flat_map(ByteSet::iter) {
-            if let Some(patterns) = beginning.get_mut(usize::from(byte)) {
-                patterns.push(index);
-            }
-        }
-    }
-    beginning
 }
 
 fn checked_literal(literal: &str) -> Result<String, String> {

@@ -36,6 +36,11 @@ impl Gates {
         self.all.push(Gate { quads, begins_words, whole_word, bytes, heads });
     }
 
+    /// Whether a match of a pattern may begin at a byte of a text that may go on.
+    pub(super) fn heads_allow(&self, pattern: usize, text: &str, at: usize) -> bool {
+        self.all.get(pattern).is_none_or(|gate| gate.heads.allow(text.as_bytes(), at))
+    }
+
     fn allows(&self, gate: &Gate, quad: u32) -> bool {
         self.quads.has(&gate.quads, quad)
     }

@@ -160,76 +160,9 @@ impl Guardrails {
     }
 
     /// A pattern, if it looks at these texts.
-    fn applying(&self, index: usize, rules: &RuleSet) -> Option<&Pattern> {
+    pub(super) fn applying(&self, index: usize, rules: &RuleSet) -> Option<&Pattern> {
         self.patterns
             .get(index)
             .filter(|one| rules.contains(one.rule) && (!one.is_turned || rules.is_request()))
     }
-
-    /// The earliest places from which the end of an open text could still grow into a match.
-    fn undecided(&self, view: View<'_>, rules: &RuleSet, resume: &Resume) -> Undecided {
-        let mut undecided = Undecided { all: view.firm, enforced: view.firm };
-        if !view.open {
-            return undecided;
-        }
-        // What is not firm may vanish: what is before it may grow by what comes then.
-        let text = view.text.get(..view.firm).unwrap_or_default();
-        let bytes_max = self.literal_bytes_max.max(self.pattern_bytes_max);
-        for start in starts(text, view.from, bytes_max) {
-            let cuts = view.kinds.cuts(start);
-            let mut grows = |is_enforced: bool| {
-                undecided.all = undecided.all.min(start);
-                if is_enforced {
-                    undecided.enforced = undecided.enforced.min(start);
-                }
-            };
-            for rule in self.growing_literals(text, start, cuts) {
-                if rules.contains(rule) {
-                    grows(self.rules().get(rule).is_some_and(|rule| rule.acts(None)));
-                }
-            }
-            let first = text.as_bytes().get(start).copied().map(usize::from);
-            let beginning = first.and_then(|byte| self.beginning.get(byte));
-            for index in beginning.into_iter().flatten() {
-                let Some(pattern) = self.applying(*index, rules) else { continue };
-                let from = resume.get(index).copied().unwrap_or(0);
-                let is_cut = cuts && pattern.config.whole_word;
-                if start >= from && !is_cut && pattern.grows(text, start) {
-                    grows(pattern.acts);
-                }
-            }
-            if undecided.enforced <= start {
-                break;
-            }
-        }
-        undecided
-    }
-
-    /// Rules with a literal that begins with the text from `start` to its end.
-    fn growing_literals(
-        &self,
-        text: &str,
-        start: usize,
-        cuts: bool,
-    ) -> impl Iterator<Item = usize> + '_ {
-        let tail = text.get(start..).unwrap_or_default();
-        let known = tail.len() <= self.literal_bytes_max && !cuts;
-        let tail = if known { tail.to_ascii_lowercase() } else { String::new() };
-        let known = known && !tail.is_empty();
-        let first = self.sorted.partition_point(|(literal, _)| literal.as_str() < tail.as_str());
-        self.sorted
-            .get(first..)
-            .unwrap_or_default()
-            .iter()
-            .take_while(move |(literal, _)| known && literal.starts_with(&tail))
-            .map(|(_, rule)| *rule)
-    }
-}
-
-/// Character boundaries in the last `bytes_max` bytes of an open text. A match of full length that
-/// ends with the text is among them: its right edge is not known yet.
-fn starts(text: &str, from: usize, bytes_max: usize) -> impl Iterator<Item = usize> {
-    let end = text.len();
-    let first = from.max(end.saturating_sub(bytes_max));
-    (first..end).filter(move |at| text.is_char_boundary(*at))
 }
