@@ -123,16 +123,17 @@ impl Route {
     /// Reads a request target (path as it came, query without `?`).
     pub fn read(method: &http::Method, path: &str, query: Option<&str>) -> Self {
         let path = repair_version(path);
+        let plain = plain(&path);
         let (call, model) = match *method {
-            http::Method::POST => match classify(&path, query) {
-                (Call::Opaque, None) if is_upload(&plain(&path)) => (Call::Upload, None),
+            http::Method::POST => match classify(&plain, query) {
+                (Call::Opaque, None) if is_upload(&plain) => (Call::Upload, None),
                 call => call,
             },
-            http::Method::PUT if is_upload(&plain(&path)) => (Call::Upload, None),
-            http::Method::PATCH if is_under(&plain(&path), "cachedContents") => {
+            http::Method::PUT if is_upload(&plain) => (Call::Upload, None),
+            http::Method::PATCH if is_under(&plain, "cachedContents") => {
                 (Call::Submit(Dialect::Native, "cachedContents"), None)
             }
-            http::Method::GET => (read(&plain(&path), query), None),
+            http::Method::GET => (read(&plain, query), None),
             _ => (Call::Opaque, None),
         };
         Self { path, call, model }
@@ -216,9 +217,9 @@ fn collection_call(path: &str) -> Option<Call> {
     }
 }
 
+/// What a POST asks for, by its plain path, and of which model.
 fn classify(path: &str, query: Option<&str>) -> (Call, Option<String>) {
-    let path = plain(path);
-    if let Some(call) = collection_call(&path) {
+    if let Some(call) = collection_call(path) {
         return (call, None);
     }
     let mut segments = path.rsplit('/');
