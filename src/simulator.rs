@@ -127,8 +127,19 @@ async fn answered(State(simulator): State<Simulator>, request: Request) -> Respo
     if path.starts_with("/upload/") {
         return simulator.uploads.begin(&path, &parts.headers, &body);
     }
+    if path.starts_with("/echo") {
+        return echo(&parts.headers, body);
+    }
     let route = Route::read(&parts.method, &path, query.as_deref());
     serve(&parts.method, &route, &body, &script)
+}
+
+/// For byte-for-byte tests: what came in goes out, with the headers whose names begin with `x-kept`.
+fn echo(headers: &HeaderMap, body: Bytes) -> Response {
+    let mut response = ([(CONTENT_TYPE, "application/octet-stream")], body).into_response();
+    let kept = headers.iter().filter(|(name, _)| name.as_str().starts_with("x-kept"));
+    response.headers_mut().extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+    response
 }
 
 fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Response {
@@ -153,10 +164,6 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
         Call::Read(_, name, _) => dialects::read(name, &route.path, script),
         Call::Opaque if *method == Method::GET && route.path.ends_with("/models") => {
             json_response(StatusCode::OK, &answer::models())
-        }
-        Call::Opaque if route.path.starts_with("/echo") => {
-            // For byte-for-byte tests: what came in goes out.
-            ([(CONTENT_TYPE, "application/octet-stream")], body.clone()).into_response()
         }
         Call::Upload | Call::Opaque => {
             error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here")

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use chaperone::words::digest::sha256_hex;
 use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -31,19 +32,55 @@ const WORDS: [&str; 12] = [
     "\\u00e9",
 ];
 
+/// Begins the names of headers that mean nothing to either side.
+const KEPT: &str = "x-kept";
+/// Headers of an answer that its maker or the hop writes, by their beginnings.
+const NOT_KEPT: [&str; 5] =
+    ["connection", "date", "server-timing", "transfer-encoding", "x-chaperone-"];
+
 /// A call, and whether its answer is what was sent.
 struct Exchange {
     path: String,
+    headers: HeaderMap,
     body: Vec<u8>,
     is_echo: bool,
 }
 
+impl Exchange {
+    /// Its headers that mean nothing, and what its body comes to: what upstream must receive.
+    fn sent(&self) -> (Vec<(String, String)>, String) {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers =
+            self.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        (headers, sha256_hex(&self.body))
+    }
+}
+
+/// Up to seven headers: some of a name given more than once, some empty, some not ASCII.
+fn headers(chance: &mut Chance) -> HeaderMap {
+    let one = |_| {
+        let name = HeaderName::try_from(format!("{KEPT}-{}", chance.below(4))).unwrap();
+        let value: Vec<u8> = (0..chance.below(30))
+            .map(|_| u8::try_from(chance.below(256)).unwrap())
+            .filter(|byte| !byte.is_ascii_control() && *byte != b' ')
+            .collect();
+        (name, HeaderValue::from_bytes(&value).unwrap())
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in (0..7).map(one) {
+        headers.append(name, value);
+    }
+    headers
+}
+
 fn exchange(number: u64) -> Exchange {
     let mut chance = Chance(number);
+    let headers = headers(&mut chance);
     if number.is_multiple_of(2) {
         let length = chance.below(4_000);
         let body = (0..length).map(|_| u8::try_from(chance.below(256)).unwrap()).collect();
-        return Exchange { path: format!("/echo/{number}?x=%20{number}"), body, is_echo: true };
+        let path = format!("/echo/{number}?x=%20{number}");
+        return Exchange { path, headers, body, is_echo: true };
     }
     let text: Vec<&str> =
         (0..chance.below(40)).map(|_| WORDS[usize::try_from(chance.below(12)).unwrap()]).collect();
@@ -56,41 +93,54 @@ fn exchange(number: u64) -> Exchange {
         2 => (CHAT, chat(&text.join(" ").replace('\\', ""), number.is_multiple_of(3))),
         _ => (GENERATE, native),
     };
-    Exchange { path: path.to_owned(), body: body.into_bytes(), is_echo: false }
+    Exchange { path: path.to_owned(), headers, body: body.into_bytes(), is_echo: false }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_exchanges_keep_their_bytes() {
+async fn ten_thousand_exchanges_keep_their_bytes_and_headers() {
     let (upstream, sidecar) = pair().await;
     let send = async |base: String, one: &Exchange| {
         let request = sidecar.client.post(base + &one.path).header("x-goog-api-key", "k");
-        let answer = request.header("x-simulate", "chunk=7").body(one.body.clone()).send().await;
-        let answer = answer.unwrap();
-        (answer.status().as_u16(), answer.bytes().await.unwrap())
+        let request = request.header("x-simulate", "chunk=7").headers(one.headers.clone());
+        let answer = request.body(one.body.clone()).send().await.unwrap();
+        let mut headers = answer.headers().clone();
+        let hop = answer
+            .headers()
+            .keys()
+            .filter(|name| NOT_KEPT.iter().any(|beginning| name.as_str().starts_with(beginning)));
+        hop.for_each(|name| drop(headers.remove(name)));
+        (answer.status().as_u16(), headers, answer.bytes().await.unwrap())
     };
     let through = sidecar.url("");
     let wrong: Vec<u64> = stream::iter(0..EXCHANGES)
         .map(async |number| {
             let one = exchange(number);
-            let (status, bytes) = send(through.clone(), &one).await;
+            let (status, headers, bytes) = send(through.clone(), &one).await;
             let right = if one.is_echo {
-                (status, &bytes[..]) == (200, &one.body[..])
+                let is_kept = |name: &HeaderName| name.as_str().starts_with(KEPT);
+                bytes == one.body
+                    && one.headers.keys().all(|name| {
+                        headers.get_all(name).iter().eq(one.headers.get_all(name).iter())
+                    })
+                    && headers.keys().filter(|name| is_kept(name)).count() == one.headers.keys_len()
             } else {
-                (status, bytes) == send(upstream.url(), &one).await && status == 200
+                (status, headers, bytes) == send(upstream.url(), &one).await
             };
-            (!right).then_some(number)
+            (!right || status != 200).then_some(number)
         })
         .buffer_unordered(32)
         .filter_map(async |wrong| wrong)
         .collect()
         .await;
     assert_eq!(wrong, Vec::<u64>::new());
-    let mut sent: Vec<String> =
-        (0..EXCHANGES).map(exchange).map(|one| sha256_hex(&one.body)).collect();
+    let mut sent: Vec<_> = (0..EXCHANGES).map(|number| exchange(number).sent()).collect();
     let direct = (0..EXCHANGES).map(exchange).filter(|one| !one.is_echo);
-    sent.extend(direct.map(|one| sha256_hex(&one.body)));
-    let mut received: Vec<String> =
-        upstream.received().into_iter().map(|one| one.body_sha256).collect();
+    sent.extend(direct.map(|one| one.sent()));
+    let kept = |headers: Vec<(String, String)>| -> Vec<(String, String)> {
+        headers.into_iter().filter(|(name, _)| name.starts_with(KEPT)).collect()
+    };
+    let mut received: Vec<_> =
+        upstream.received().into_iter().map(|one| (kept(one.headers), one.body_sha256)).collect();
     sent.sort_unstable();
     received.sort_unstable();
     assert_eq!(sent, received);

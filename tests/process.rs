@@ -109,8 +109,12 @@ async fn at_the_deadline_a_call_without_an_answer_is_told_so() {
 async fn signals_reload_and_stop_the_binary_and_its_log_holds_no_secret() {
     let upstream = Upstream::start().await;
     let data_dir = Arc::new(TempDir::new());
-    let trace = [("CHAPERONE_LOG__LEVEL", "trace")];
-    let mut binary = Binary::start(&upstream.url(), &data_dir, &trace);
+    let told = [
+        ("CHAPERONE_LOG__LEVEL", "trace"),
+        ("CHAPERONE_UPSTREAM__API_KEY", "INJECTEDSECRET"),
+        ("CHAPERONE_UPSTREAM__CALLER_KEYS", "replace"),
+    ];
+    let mut binary = Binary::start(&upstream.url(), &data_dir, &told);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}{GENERATE}?key=QUERYSECRET", binary.data);
     let call = client
@@ -141,9 +145,15 @@ async fn signals_reload_and_stop_the_binary_and_its_log_holds_no_secret() {
     assert!(ended.success(), "{ended}: {}", binary.log());
     let log = binary.log();
     assert!(log.contains("a guardrail found a violation") && log.contains("stopped"), "{log}");
-    for secret in
-        ["QUERYSECRET", "HEADERSECRET", "BEARERSECRET", "PROMPTSECRET", "ann@acme.test", TOKEN]
-    {
+    for secret in [
+        "QUERYSECRET",
+        "HEADERSECRET",
+        "BEARERSECRET",
+        "INJECTEDSECRET",
+        "PROMPTSECRET",
+        "ann@acme.test",
+        TOKEN,
+    ] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
     for line in log.lines() {

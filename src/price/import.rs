@@ -30,17 +30,23 @@ const TIERS: [(&str, &str); 4] =
 const LITELLM_LONG: &str = "_above_200k_tokens";
 const LONG: &str = "_above_200k";
 /// Our keys of genai-prices' names.
-const GENAI: [(&str, &str); 6] = [
+const GENAI: [(&str, &str); 11] = [
     ("input", "input_mtok"),
     ("input_audio", "input_audio_mtok"),
+    ("input_image", "input_image_mtok"),
+    ("input_video", "input_video_mtok"),
     ("cached", "cache_read_mtok"),
     ("cached_audio", "cache_audio_read_mtok"),
+    ("cached_image", "cache_image_read_mtok"),
     ("output", "output_mtok"),
     ("output_audio", "output_audio_mtok"),
+    ("output_image", "output_image_mtok"),
+    ("output_video", "output_video_mtok"),
 ];
 /// From which prompt on our table knows another price.
 const THRESHOLD: u64 = 200_000;
 
+const UNKNOWN_KIND: &str = "a price of something that has none in our table";
 const OTHER_THRESHOLD: &str = "a price above another number of tokens than 200,000";
 
 /// A table made of another's.
@@ -95,6 +101,7 @@ pub fn import(json: &str, version: &str) -> Result<Imported, ImportError> {
         _ => return Err(ImportError::Unknown),
     };
     let entries = without_doubles(entries, &mut left_out);
+    left_out.dedup();
     if entries.is_empty() {
         return Err(ImportError::Empty);
     }
@@ -174,7 +181,12 @@ fn unsaid(model: &Value) -> impl Iterator<Item = &'static str> {
 fn genai(providers: &[Value], left_out: &mut Vec<(String, &'static str)>) -> Vec<Entry> {
     let of_google = providers.iter().filter(|one| one.get("id").is_some_and(|id| id == "google"));
     let models = of_google.filter_map(|one| one.get("models")?.as_array()).flatten();
-    models.flat_map(|model| genai_entries(model, left_out)).collect()
+    // Google sells models of others, too.
+    let of_gemini = models.filter(|model| {
+        let id = model.get("id").and_then(Value::as_str);
+        id.is_some_and(|id| id.starts_with("gemini"))
+    });
+    of_gemini.flat_map(|model| genai_entries(model, left_out)).collect()
 }
 
 fn genai_entries(model: &Value, left_out: &mut Vec<(String, &'static str)>) -> Vec<Entry> {
@@ -204,13 +216,13 @@ fn genai_entries(model: &Value, left_out: &mut Vec<(String, &'static str)>) -> V
             ..Entry::default()
         };
         let standard = entry.tiers.entry("").or_default();
-        let mut all_said = true;
-        for (ours, theirs) in GENAI {
-            let price = one.get("prices").and_then(|prices| prices.get(theirs));
-            all_said &= genai_price(ours, price.unwrap_or(&Value::Null), standard);
-        }
-        if !all_said {
-            left_out.push((name.to_owned(), OTHER_THRESHOLD));
+        for (theirs, price) in one.get("prices").and_then(Value::as_object).into_iter().flatten() {
+            let ours = GENAI.iter().find(|(_, known)| known == theirs).map(|(ours, _)| ours);
+            let unsaid = match ours {
+                None => Some(UNKNOWN_KIND),
+                Some(ours) => (!genai_price(ours, price, standard)).then_some(OTHER_THRESHOLD),
+            };
+            left_out.extend(unsaid.map(|why| (name.to_owned(), why)));
         }
         entry.plausible(left_out)
     };
@@ -393,6 +405,9 @@ mod tests {
                       "prices": {"input_mtok": {"base": 0.4, "tiers": [{"start": 200_000, "price": 0.8}]}}},
                      {"constraint": {"start_time": "00:30:00Z"}, "prices": {"input_mtok": 0.1}},
                  ]},
+                {"id": "claude-9", "prices": {"input_mtok": 1}},
+                {"id": "gemini-9-image",
+                 "prices": {"input_mtok": 2, "input_image_mtok": 3, "output_image_mtok": 60, "smell_mtok": 1}},
                 {"id": "gemini-8", "match": {"or": [{"equals": "gemini-9-flash-001"}, {"contains": "gemini-8"}]},
                  "prices": {"input_mtok": {"base": 1, "tiers": [{"start": 128_000, "price": 2}]}}},
             ]},
@@ -405,10 +420,13 @@ mod tests {
              input = \"0.3\"\noutput = \"2.5\"\n\
              \n[[price]]\nmodel = \"gemini-9-flash\"\naliases = [\"gemini-9-flash-001\"]\n\
              valid_from = \"2026-12-01\"\ninput = \"0.4\"\ninput_above_200k = \"0.8\"\n\
+             \n[[price]]\nmodel = \"gemini-9-image\"\ninput = \"2\"\ninput_image = \"3\"\n\
+             output_image = \"60\"\n\
              \n[[price]]\nmodel = \"gemini-8\"\ninput = \"1\"\n"
         );
-        assert_eq!(imported.taken, 2);
-        assert_eq!(imported.left_out.len(), 3, "{:?}", imported.left_out);
+        assert_eq!(imported.taken, 3);
+        assert_eq!(imported.left_out.len(), 4, "{:?}", imported.left_out);
+        assert!(imported.left_out.contains(&("gemini-9-image".to_owned(), UNKNOWN_KIND)));
         assert!(imported.left_out.contains(&("gemini-8".to_owned(), OTHER_THRESHOLD)));
     }
 
