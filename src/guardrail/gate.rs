@@ -106,6 +106,8 @@ impl Iterator for Starts<'_> {
                 self.at = start + 1;
                 return Some(start);
             }
+            // The next place may lie over this one.
+            self.skip_to(place.end);
             self.places = self.places.get(1..).unwrap_or_default();
         }
         None
