@@ -159,13 +159,24 @@ impl Literals {
             let others = call.others.of(&self.others);
             others.iter().all(&mut stands) && others.iter().all(|others| is_near(others, *at))
         };
+        // By lead, up to where it was followed already.
+        let mut followed = vec![0; self.leads.len()];
         let place = |(call, at): &(&Call, usize)| {
             let Caller { is_warning, pattern, .. } = call.caller;
-            let lead = call.lead.and_then(|lead| self.leads.get(lead as usize));
-            let start = lead_of(text, (at.saturating_sub(call.before as usize), *at), lead);
+            let mut start = at.saturating_sub(call.before as usize);
+            if let Some((lead, end)) = self.lead(call, &mut followed) {
+                start = lead_of(text, (start.max(*end), *at), lead);
+                *end = at + 1;
+            }
             Place { is_warning, pattern: pattern as usize, start, end: at + 1 }
         };
         calls.iter().filter(is_whole).map(place).collect()
+    }
+
+    /// What may stand between the beginning of a match and an anchor, if anything may, and its entry in a list.
+    fn lead<'f>(&self, call: &Call, list: &'f mut [usize]) -> Option<(&ByteSet, &'f mut usize)> {
+        let lead = call.lead.filter(|_| call.before > 0)? as usize;
+        Some((self.leads.get(lead)?, list.get_mut(lead)?))
     }
 }
 
@@ -181,8 +192,7 @@ impl Caller {
 }
 
 /// Where what stands right before a byte begins that is of these bytes only, at `first` or behind it.
-fn lead_of(text: &[u8], (first, at): (usize, usize), lead: Option<&ByteSet>) -> usize {
-    let Some(lead) = lead else { return first };
+fn lead_of(text: &[u8], (first, at): (usize, usize), lead: &ByteSet) -> usize {
     let before = text.get(first..at).unwrap_or_default().iter().rev();
     at - before.take_while(|byte| lead.contains(**byte)).count()
 }

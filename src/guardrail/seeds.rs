@@ -136,13 +136,11 @@ impl Places {
         match seed {
             Seed::Literals(_) => {}
             Seed::Digits(count) => {
-                for cluster in self.digits.windows(*count) {
-                    if let [first, .., last] = cluster
-                        && last - first < bytes_max
-                    {
-                        let hit = *first..last + 1;
-                        let slack = bytes_max - hit.len();
-                        stretch(&mut stretches, hit, (slack, slack), len);
+                let lasts = self.digits.get(count - 1..).unwrap_or_default();
+                for (first, last) in self.digits.iter().zip(lasts) {
+                    if last - first < bytes_max {
+                        let slack = bytes_max - (last + 1 - first);
+                        stretch(&mut stretches, *first..last + 1, (slack, slack), len);
                     }
                 }
             }
@@ -158,7 +156,8 @@ impl Places {
     }
 }
 
-/// Marks so many bytes before and behind a hit, joining it to the stretch before where they touch.
+/// Marks so many bytes before and behind a hit, joining it to the stretch before where they touch. Both ends are
+/// marked in order.
 pub(super) fn stretch(
     stretches: &mut Vec<Range<usize>>,
     hit: Range<usize>,
@@ -168,10 +167,7 @@ pub(super) fn stretch(
     let start = hit.start.saturating_sub(before);
     let end = hit.end.saturating_add(behind).min(len);
     match stretches.last_mut() {
-        Some(last) if start <= last.end => {
-            last.start = last.start.min(start);
-            last.end = last.end.max(end);
-        }
+        Some(last) if start <= last.end => last.end = end,
         _ => stretches.push(start..end),
     }
 }
