@@ -16,6 +16,7 @@ use super::phrase;
 use super::rule::{Action, Allow, Direction, Inspects, Mode, PatternConfig, Rule};
 use super::scan::{Finding, RuleSet, What};
 use super::seeds::Seed;
+use super::verify::Context;
 
 /// Bytes of one literal.
 const LITERAL_BYTES_MAX: usize = 256;
@@ -104,6 +105,8 @@ impl Guardrails {
                 Ok(engine) => engine,
                 Err(what) => return Err(refuse(rule, one.place, what)),
             };
+            let context = Context::new(&one.config.context);
+            let context = context.map_err(|error| refuse(rule, one.place, error.to_string()))?;
             let is_turned = one.turn.is_turned();
             let acts = rule.acts(one.config.action);
             let (rule, config) = (one.rule, one.config);
@@ -112,7 +115,7 @@ impl Guardrails {
                 needles.call(caller, anchors, config.whole_word);
             }
             gates.add(&engine.first, config.whole_word);
-            patterns.push(Pattern { rule, config, engine, is_turned, acts });
+            patterns.push(Pattern { rule, config, engine, context, is_turned, acts });
         }
         sorted.sort();
         let literal_bytes_max = sorted.iter().map(|(literal, _)| literal.len()).max().unwrap_or(0);

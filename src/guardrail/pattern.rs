@@ -11,7 +11,7 @@ use super::gate::Starts;
 use super::rule::PatternConfig;
 use super::sweep::{View, Work};
 use super::validate::Validate;
-use super::verify::{entropy, has_word};
+use super::verify::{Context, entropy};
 
 /// Bytes before a match in which its context may stand.
 pub(super) const CONTEXT_BYTES_MAX: usize = 128;
@@ -26,6 +26,8 @@ pub(super) struct Pattern {
     pub(super) rule: usize,
     pub(super) config: Arc<PatternConfig>,
     pub(super) engine: Arc<Engine>,
+    /// What must stand before a match.
+    pub(super) context: Option<Context>,
     /// Looked for in requests only: the expression is turned.
     pub(super) is_turned: bool,
     /// Whether what it finds is more than reported.
@@ -72,9 +74,8 @@ impl Pattern {
         (start, ends): (usize, &[usize]),
         work: &mut Work,
     ) -> Option<Range<usize>> {
-        if ends.is_empty()
-            || (!self.config.context.is_empty() && !self.has_context(view.text, start))
-        {
+        let has_context = |context: &Context| self.has_context(context, view.text, start);
+        if ends.is_empty() || !self.context.as_ref().is_none_or(has_context) {
             return None;
         }
         let holds_for_parts = self.config.validate.is_none_or(Validate::holds_for_parts);
@@ -102,11 +103,10 @@ impl Pattern {
         holds.then_some(found)
     }
 
-    fn has_context(&self, text: &str, start: usize) -> bool {
+    fn has_context(&self, context: &Context, text: &str, start: usize) -> bool {
         let reach = self.config.context_bytes.min(CONTEXT_BYTES_MAX);
         let first = text.ceil_char_boundary(start.saturating_sub(reach));
-        let before = text.get(first..start).unwrap_or_default().to_lowercase();
-        self.config.context.iter().any(|word| has_word(&before, word))
+        context.stands_in(text.get(first..start).unwrap_or_default())
     }
 
     /// Whether the end of the text could still grow into a match that begins at `start`.

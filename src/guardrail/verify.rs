@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use aho_corasick::{AhoCorasick, BuildError};
+
 /// Whether a span is cut out of a longer word: a letter or digit on both sides of an edge. `_` is no
 /// letter, or Markdown italics would hide a phrase.
 pub(super) fn splits_word(text: &str, span: &Range<usize>) -> bool {
@@ -17,10 +19,23 @@ fn is_word(letter: char) -> bool {
     letter.is_alphanumeric()
 }
 
-/// Whether a text, in lower case, has a word or phrase with whole edges.
-pub(super) fn has_word(text: &str, word: &str) -> bool {
-    let word = word.to_lowercase();
-    text.match_indices(&word).any(|(at, _)| !splits_word(text, &(at..at + word.len())))
+/// Words and phrases of which one must stand before a match.
+#[derive(Debug)]
+pub(super) struct Context(AhoCorasick);
+
+impl Context {
+    /// `None` without words; an error if they are too many to be looked for.
+    pub(super) fn new(words: &[String]) -> Result<Option<Self>, BuildError> {
+        let lower = words.iter().map(|word| word.to_lowercase());
+        (!words.is_empty()).then(|| AhoCorasick::new(lower).map(Self)).transpose()
+    }
+
+    /// Whether one of them stands in a text, in any case and with whole edges.
+    pub(super) fn stands_in(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let mut found = self.0.find_overlapping_iter(&text);
+        found.any(|one| !splits_word(&text, &one.range()))
+    }
 }
 
 /// Shannon's entropy in bits a character: 0 for one letter repeated, about 4.5 for a random token.
@@ -35,11 +50,14 @@ pub(super) fn entropy(text: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{entropy, has_word};
+    use super::{Context, entropy};
 
     #[test]
     fn words_and_entropy() {
-        assert!(has_word("my ssn: ", "SSN") && !has_word("lessness", "ssn"));
+        let context = Context::new(&["SSN".to_owned(), "tax id".to_owned()]).unwrap().unwrap();
+        assert!(context.stands_in("my Ssn: ") && context.stands_in("a tax id's"));
+        assert!(!context.stands_in("lessness") && !context.stands_in("tax idea"));
+        assert!(Context::new(&[]).unwrap().is_none());
         assert!(entropy("aaaa").abs() < 1e-9 && (entropy("abcd") - 2.0).abs() < 1e-9);
     }
 }
