@@ -214,11 +214,11 @@ fn from_here(
             return;
         }
         let matches = if automaton.is_match(state) { automaton.match_len(state) } else { 0 };
-        for literal in (0..matches).map(|index| automaton.match_pattern(state, index)) {
-            // Shorter ones that end here begin later.
-            if automaton.pattern_len(literal) == at + 1 - start {
-                hit(literal.as_usize(), start, at + 1);
-            }
+        // Shorter ones that end here begin later; no two are the same.
+        let mut ending = (0..matches).map(|index| automaton.match_pattern(state, index));
+        let whole = ending.find(|literal| automaton.pattern_len(*literal) == at + 1 - start);
+        if let Some(literal) = whole {
+            hit(literal.as_usize(), start, at + 1);
         }
     }
 }
