@@ -96,6 +96,8 @@ impl Upstream {
         let mut builder = Client::builder()
             .redirect(Policy::none())
             .referer(false)
+            // A call that was sent is not sent again, whatever the protocol would allow.
+            .retry(reqwest::retry::never())
             .no_proxy()
             .tcp_nodelay(true)
             .tcp_keepalive(KEEPALIVE)

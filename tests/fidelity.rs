@@ -159,8 +159,13 @@ async fn answers_without_a_body_and_with_more_than_one_head_are_right() {
     let request = |method: &str| {
         format!("{method} /v1beta/files/f HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
     };
-    let nothing = got(b"HTTP/1.1 204 No Content\r\nx-kept: y\r\n\r\n", &request("DELETE")).await;
+    let nothing = got(
+        b"HTTP/1.1 204 No Content\r\nx-kept: y\r\nserver-timing: gfet4t7;dur=812\r\n\r\n",
+        &request("DELETE"),
+    )
+    .await;
     assert!(nothing.starts_with("http/1.1 204") && nothing.contains("x-kept: y"), "{nothing}");
+    assert!(nothing.contains("gfet4t7;dur=812") && nothing.contains("chaperone;dur="), "{nothing}");
     assert!(!nothing.contains("content-length") && nothing.ends_with("\r\n\r\n"), "{nothing}");
 
     let same = got(b"HTTP/1.1 304 Not Modified\r\netag: \"e\"\r\n\r\n", &request("GET")).await;

@@ -42,11 +42,13 @@ async fn a_key_in_a_file_goes_out_with_every_call_and_changes_with_the_file() {
         call(&sidecar, &format!("{GENERATE}?key=my-own-key"), contents("hi"), None).await,
         400
     );
+    let by_oauth = format!("{GENERATE}?oauth_token=my-own-key");
+    assert_eq!(call(&sidecar, &by_oauth, contents("hi"), None).await, 400);
     let unread =
         call(&sidecar, "/v1beta/files", String::new(), Some(("authorization", "Bearer x")));
     assert_eq!(unread.await, 400);
     assert_eq!(upstream.received().len(), before, "nothing went out");
-    let rows = sidecar.executions("&outcome=rejected", 2).await;
+    let rows = sidecar.executions("&outcome=rejected", 3).await;
     assert_eq!(rows[0]["error_type"], json!("caller_key"));
     assert!(!format!("{rows:?}").contains("my-own-key"));
 

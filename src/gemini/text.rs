@@ -93,13 +93,15 @@ fn holds_tokens(text: &str) -> bool {
 /// The text of an answer or of one frame of a stream. A run is one candidate's text, its thoughts, or
 /// one member that arrives in fragments.
 pub fn answer(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> {
-    let mut found = Vec::new();
+    let (mut found, mut inline) = (Vec::new(), InlineData::default());
     let shape = AnswerShape::read(text);
     collect(dialect, text, |path, mut segment| {
         segment.run = shape.run(dialect, path);
-        found.push(segment);
+        let is_data = inline.take(dialect, path, &segment.text);
+        found.push((is_data.then(|| inline.data.len() - 1), segment));
     })?;
-    Ok(found)
+    found.retain(|(data, _)| data.is_none_or(|data| !inline.is_media(data)));
+    Ok(found.into_iter().map(|(_, segment)| segment).collect())
 }
 
 fn collect(
@@ -138,16 +140,22 @@ fn is_signature(dialect: Dialect, path: &[Step<'_>]) -> bool {
         Dialect::Interactions => matches!(path,
             [Step::Key(of), .., Step::Key(last)] if last == "signature"
                 && ["steps", "input", "delta", "step", "interaction"].contains(&of.as_ref())),
-        Dialect::OpenAi => false,
+        Dialect::OpenAi => {
+            matches!(path, [.., Step::Key(extra), Step::Key(google), Step::Key(last)]
+            if extra == "extraContent" && google == "google" && last == "thoughtSignature")
+        }
     };
     is_here && !is_free(path)
 }
 
-/// Sound and pictures in the body of a chat completion.
+/// Sound and pictures in the body of a chat completion, pictures among predictions and images.
 fn is_media(dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
     if dialect == Dialect::Native && path.last().is_some_and(|step| step.is("bytesBase64Encoded")) {
         return !is_free(path)
             && path.first().is_some_and(|step| step.is("instances") || step.is("predictions"));
+    }
+    if let (Dialect::OpenAi, [Step::Key(data), Step::Index(_), Step::Key(last)]) = (dialect, path) {
+        return data == "data" && last == "b64Json";
     }
     let [
         Step::Key(list),
@@ -199,7 +207,9 @@ impl InlineData {
                 Dialect::Native,
                 [.., Step::Key(parts), Step::Index(_), Step::Key(parent), Step::Key(_)],
             ) => parts == "parts" && parent == "inlineData",
-            (Dialect::Interactions, [Step::Key(root), .., Step::Key(_)]) => root == "input",
+            (Dialect::Interactions, [Step::Key(root), .., Step::Key(_)]) => {
+                ["input", "steps", "step", "delta", "interaction"].contains(&root.as_ref())
+            }
             _ => false,
         };
         let Some(Step::Key(last)) = path.last().filter(|_| is_here && !is_free(path)) else {
@@ -216,16 +226,19 @@ impl InlineData {
         false
     }
 
+    /// Whether the data at this place are pictures or sound, as their type says.
+    fn is_media(&self, data: usize) -> bool {
+        let kind = self.data.get(data).and_then(|(part, _)| self.types.get(part));
+        let media = ["image/", "audio/", "video/", "application/pdf"];
+        kind.is_some_and(|kind| media.iter().any(|media| kind.starts_with(media)))
+    }
+
     /// Adds what is text to the segments; true when something could not be read.
-    fn decode(self, segments: &mut Vec<Segment>) -> bool {
+    fn decode(&self, segments: &mut Vec<Segment>) -> bool {
         let mut unreadable = false;
-        for (part, data) in self.data {
-            let kind = self.types.get(&part).map_or("", String::as_str);
-            let is_media = ["image/", "audio/", "video/", "application/pdf"];
-            if is_media.iter().any(|media| kind.starts_with(media)) {
-                continue;
-            }
-            match decoded(&data) {
+        let text = (0..self.data.len()).filter(|data| !self.is_media(*data));
+        for (_, data) in text.filter_map(|data| self.data.get(data)) {
+            match decoded(data) {
                 Some(text) => segments.push(Segment { literal: 0..0, text, run: None }),
                 None => unreadable = true,
             }
@@ -464,6 +477,24 @@ mod tests {
             "labels":{"l":"e"}}"#;
         let lone = "image/png|user|model|f|x|d|l|e";
         assert_eq!(joined(Dialect::Native, body), [lone, "a|b|c", "s|t"]);
+    }
+
+    #[test]
+    fn pictures_sound_and_signatures_in_answers_are_no_text() {
+        let texts = |dialect, body| -> Vec<String> {
+            answer(dialect, body).unwrap().into_iter().map(|one| one.text).collect()
+        };
+        let native = r#"{"candidates":[{"content":{"parts":[{"inlineData":{"data":"kys","mimeType":"image/png"}},
+            {"inlineData":{"data":"plain","mimeType":"text/plain"}},{"functionCall":{"args":{"inlineData":
+            {"data":"kys","mimeType":"image/png"}}}}]}}]}"#;
+        let all = texts(Dialect::Native, native);
+        assert_eq!(all.iter().filter(|text| *text == "kys").count(), 1, "{all:?}");
+        assert!(all.contains(&"plain".to_owned()));
+        let chat = r#"{"choices":[{"message":{"tool_calls":[{"extra_content":{"google":{"thought_signature":"kys"}},
+            "function":{"arguments":"a"}}]}}],"data":[{"b64_json":"kys"}]}"#;
+        assert_eq!(texts(Dialect::OpenAi, chat), ["a"]);
+        let steps = r#"{"steps":[{"type":"model_output","content":[{"type":"image","mime_type":"image/png","data":"kys"}]}]}"#;
+        assert!(!texts(Dialect::Interactions, steps).contains(&"kys".to_owned()));
     }
 
     #[test]

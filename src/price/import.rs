@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Prices;
 
 /// Our keys of `LiteLLM`'s prices of tokens.
-const LITELLM: [(&str, &str); 11] = [
+const LITELLM: [(&str, &str); 12] = [
     ("input", "input_cost_per_token"),
     ("input_audio", "input_cost_per_audio_token"),
     ("input_image", "input_cost_per_image_token"),
@@ -23,6 +23,7 @@ const LITELLM: [(&str, &str); 11] = [
     ("output", "output_cost_per_token"),
     ("output_audio", "output_cost_per_audio_token"),
     ("output_image", "output_cost_per_image_token"),
+    ("output_video", "output_cost_per_video_token"),
 ];
 /// Our tiers and what `LiteLLM` puts behind a name for them.
 const TIERS: [(&str, &str); 4] =
@@ -173,6 +174,8 @@ fn unsaid(model: &Value) -> impl Iterator<Item = &'static str> {
         (thoughts.is_some() && thoughts != output).then_some("a price of thoughts of their own"),
         (has("_per_second") || has("_per_character"))
             .then_some("prices by the second or the character"),
+        (price("output_cost_per_image").is_some() || price("input_cost_per_image").is_some())
+            .then_some("prices by the image"),
     ]
     .into_iter()
     .flatten()
@@ -354,7 +357,7 @@ mod tests {
                 "input_cost_per_token": 1.25e-06, "input_cost_per_token_above_200k_tokens": 2.5e-06,
                 "output_cost_per_token": 1e-05, "output_cost_per_token_above_200k_tokens": 1.5e-05,
                 "cache_read_input_token_cost": 1.25e-07, "input_cost_per_audio_token": 7e-07,
-                "output_cost_per_image_token": 3e-05, "input_cost_per_token_batches": 6.25e-07,
+                "output_cost_per_image_token": 3e-05, "output_cost_per_video_token": 1.75e-05, "input_cost_per_token_batches": 6.25e-07,
                 "output_cost_per_token_priority": 1.8e-05,
                 "input_cost_per_token_above_200k_tokens_priority": 4.5e-06,
                 "search_context_cost_per_query": {"search_context_size_medium": 0.014},
@@ -364,7 +367,7 @@ mod tests {
             "gemini/gemini-8": {
                 "litellm_provider": "gemini", "input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06,
                 "input_cost_per_token_above_128k_tokens": 2e-06, "output_cost_per_reasoning_token": 3e-06,
-                "output_cost_per_second": 0.1, "google_maps_grounding_cost_per_query": 0.025,
+                "output_cost_per_second": 0.1, "output_cost_per_image": 0.04, "google_maps_grounding_cost_per_query": 0.025,
             },
             "gemini/gemini-exp-1": {"litellm_provider": "gemini", "input_cost_per_token": 0},
             "gemini/veo-9": {"litellm_provider": "gemini", "output_cost_per_second": 0.35},
@@ -377,7 +380,7 @@ mod tests {
             entries,
             "\n[[price]]\nmodel = \"gemini-9-pro\"\ncached = \"0.125\"\ninput = \"1.25\"\n\
              input_above_200k = \"2.5\"\ninput_audio = \"0.7\"\noutput = \"10\"\noutput_above_200k = \"15\"\n\
-             output_image = \"30\"\nsearch_per_1000_queries = \"14\"\n\
+             output_image = \"30\"\noutput_video = \"17.5\"\nsearch_per_1000_queries = \"14\"\n\
              maps_per_1000_queries = \"14\"\n\
              [price.batch]\ninput = \"0.625\"\n\
              [price.priority]\ninput_above_200k = \"4.5\"\noutput = \"18\"\n\
@@ -388,7 +391,7 @@ mod tests {
         let partly = "gemini-8";
         assert_eq!(
             (imported.taken, left_out),
-            (2, vec![partly, partly, partly, "gemini-exp-1", "veo-9"])
+            (2, vec![partly, partly, partly, partly, "gemini-exp-1", "veo-9"])
         );
     }
 

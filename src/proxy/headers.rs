@@ -111,9 +111,19 @@ pub(super) fn ask_readable(headers: &mut HeaderMap, streamed: bool) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().split(';').next() == Some("gzip") && !coding.contains("q=0"));
+        .any(offers_gzip);
     let coding = if offered && !streamed { "gzip" } else { "identity" };
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+}
+
+/// Whether one coding of a list is gzip, and not one that is refused by `q=0`.
+fn offers_gzip(coding: &str) -> bool {
+    let mut parts = coding.split(';').map(str::trim);
+    let is_refused = |part: &str| {
+        let weight = part.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        weight.is_some_and(|weight| weight <= 0.0)
+    };
+    parts.next() == Some("gzip") && !parts.any(is_refused)
 }
 
 /// The coding of an answer, if it has one.
@@ -191,6 +201,8 @@ mod tests {
             ("gzip, deflate", true, "identity"),
             ("br", false, "identity"),
             ("gzip;q=0", false, "identity"),
+            ("gzip; q=0.0", false, "identity"),
+            ("br, gzip;q=0.5", false, "gzip"),
         ] {
             let mut sent = headers(&[("accept-encoding", offered)]);
             ask_readable(&mut sent, streamed);

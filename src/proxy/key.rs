@@ -14,7 +14,7 @@ use crate::telemetry::events;
 
 const GOOGLE: HeaderName = HeaderName::from_static("x-goog-api-key");
 /// Members of a query that are keys.
-const IN_QUERY: [&str; 2] = ["key", "access_token"];
+const IN_QUERY: [&str; 3] = ["key", "access_token", "oauth_token"];
 /// In paths of calls that take a bearer: compatible with `OpenAI`, and Vertex with a project.
 const BY_BEARER: [&str; 4] =
     ["/openai/", "/openapi/", "/projects/", "/ws/google.cloud.aiplatform."];

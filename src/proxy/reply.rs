@@ -69,5 +69,8 @@ pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
         headers::set(out, headers::GUARDRAILS, &found.join(", "));
     }
     let own = clock::millis(exchange.own());
-    headers::set(out, headers::SERVER_TIMING, &format!("chaperone;dur={own:.3}"));
+    // The upstream may have told its own.
+    if let Ok(value) = HeaderValue::try_from(format!("chaperone;dur={own:.3}")) {
+        out.append(headers::SERVER_TIMING, value);
+    }
 }
