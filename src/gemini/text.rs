@@ -54,7 +54,7 @@ type Turn = (String, usize);
 pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
     let mut found: Vec<(Option<Turn>, Segment)> = Vec::new();
     let mut roles: BTreeMap<Turn, String> = BTreeMap::new();
-    let mut inline = InlineData::default();
+    let (mut types, mut inline) = (MediaTypes::default(), Vec::new());
     let mut points_elsewhere = false;
     collect(dialect, text, |path, segment| {
         points_elsewhere |= is_pointer(path, &segment.text);
@@ -63,10 +63,10 @@ pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
         {
             roles.insert(turn, segment.text.clone());
         }
-        if inline.take(dialect, path, &segment.text) {
-            return;
+        match types.data_of(dialect, path, &segment.text) {
+            Some(part) => inline.push((part, segment.text)),
+            None => found.push((turn_of(dialect, path), segment)),
         }
-        found.push((turn_of(dialect, path), segment));
     })?;
     let runs = number_runs(&found, &roles);
     let mut segments: Vec<Segment> = found
@@ -76,7 +76,12 @@ pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
             segment
         })
         .collect();
-    points_elsewhere |= inline.decode(&mut segments);
+    for (_, data) in inline.iter().filter(|(part, _)| !types.are_media(part)) {
+        match decoded(data) {
+            Some(text) => segments.push(Segment { literal: 0..0, text, run: None }),
+            None => points_elsewhere = true,
+        }
+    }
     points_elsewhere |= dialect == Dialect::OpenAi && holds_tokens(text);
     Ok(Request { segments, points_elsewhere })
 }
@@ -93,14 +98,13 @@ fn holds_tokens(text: &str) -> bool {
 /// The text of an answer or of one frame of a stream. A run is one candidate's text, its thoughts, or
 /// one member that arrives in fragments.
 pub fn answer(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> {
-    let (mut found, mut inline) = (Vec::new(), InlineData::default());
+    let (mut found, mut types) = (Vec::new(), MediaTypes::default());
     let shape = AnswerShape::read(text);
     collect(dialect, text, |path, mut segment| {
         segment.run = shape.run(dialect, path);
-        let is_data = inline.take(dialect, path, &segment.text);
-        found.push((is_data.then(|| inline.data.len() - 1), segment));
+        found.push((types.data_of(dialect, path, &segment.text), segment));
     })?;
-    found.retain(|(data, _)| data.is_none_or(|data| !inline.is_media(data)));
+    found.retain(|(part, _)| part.as_ref().is_none_or(|part| !types.are_media(part)));
     Ok(found.into_iter().map(|(_, segment)| segment).collect())
 }
 
@@ -138,14 +142,18 @@ fn is_signature(dialect: Dialect, path: &[Step<'_>]) -> bool {
         Dialect::Native => matches!(path, [.., Step::Key(parts), Step::Index(_), Step::Key(last)]
             if parts == "parts" && last == "thoughtSignature"),
         Dialect::Interactions => matches!(path,
-            [Step::Key(of), .., Step::Key(last)] if last == "signature"
-                && ["steps", "input", "delta", "step", "interaction"].contains(&of.as_ref())),
+            [Step::Key(root), .., Step::Key(last)] if last == "signature" && holds_steps(root)),
         Dialect::OpenAi => {
             matches!(path, [.., Step::Key(extra), Step::Key(google), Step::Key(last)]
             if extra == "extraContent" && google == "google" && last == "thoughtSignature")
         }
     };
     is_here && !is_free(path)
+}
+
+/// Whether a member of an interaction, or of an event of its stream, holds what was said.
+fn holds_steps(root: &str) -> bool {
+    ["steps", "input", "delta", "step", "interaction"].contains(&root)
 }
 
 /// Sound and pictures in the body of a chat completion, pictures among predictions and images.
@@ -192,58 +200,40 @@ fn is_pointer(path: &[Step<'_>], text: &str) -> bool {
     }
 }
 
-/// Media in parts of the native dialect. Those of a text type are text in another coat.
+/// The types of media in parts, by part. Those of a text type are text in another coat.
 #[derive(Debug, Default)]
-struct InlineData {
-    types: HashMap<String, String>,
-    data: Vec<(String, String)>,
-}
+struct MediaTypes(HashMap<String, String>);
 
-impl InlineData {
-    /// Takes the data and looks at the type; true when the string is data.
-    fn take(&mut self, dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
+impl MediaTypes {
+    /// The part when the string is its data; looks at the type.
+    fn data_of(&mut self, dialect: Dialect, path: &[Step<'_>], text: &str) -> Option<String> {
         let is_here = match (dialect, path) {
             (
                 Dialect::Native,
                 [.., Step::Key(parts), Step::Index(_), Step::Key(parent), Step::Key(_)],
             ) => parts == "parts" && parent == "inlineData",
-            (Dialect::Interactions, [Step::Key(root), .., Step::Key(_)]) => {
-                ["input", "steps", "step", "delta", "interaction"].contains(&root.as_ref())
-            }
+            (Dialect::Interactions, [Step::Key(root), .., Step::Key(_)]) => holds_steps(root),
             _ => false,
         };
-        let Some(Step::Key(last)) = path.last().filter(|_| is_here && !is_free(path)) else {
-            return false;
+        let (Step::Key(last), before) = path.split_last().filter(|_| is_here && !is_free(path))?
+        else {
+            return None;
         };
-        let part = shown(path.get(..path.len() - 1).unwrap_or_default());
-        if last == "data" {
-            self.data.push((part, text.to_owned()));
-            return true;
-        }
-        if last == "mimeType" {
-            self.types.insert(part, text.to_ascii_lowercase());
-        }
-        false
-    }
-
-    /// Whether the data at this place are pictures or sound, as their type says.
-    fn is_media(&self, data: usize) -> bool {
-        let kind = self.data.get(data).and_then(|(part, _)| self.types.get(part));
-        let media = ["image/", "audio/", "video/", "application/pdf"];
-        kind.is_some_and(|kind| media.iter().any(|media| kind.starts_with(media)))
-    }
-
-    /// Adds what is text to the segments; true when something could not be read.
-    fn decode(&self, segments: &mut Vec<Segment>) -> bool {
-        let mut unreadable = false;
-        let text = (0..self.data.len()).filter(|data| !self.is_media(*data));
-        for (_, data) in text.filter_map(|data| self.data.get(data)) {
-            match decoded(data) {
-                Some(text) => segments.push(Segment { literal: 0..0, text, run: None }),
-                None => unreadable = true,
+        match last.as_ref() {
+            "data" => Some(shown(before)),
+            "mimeType" => {
+                self.0.insert(shown(before), text.to_ascii_lowercase());
+                None
             }
+            _ => None,
         }
-        unreadable
+    }
+
+    /// Whether the data of a part are pictures or sound, as their type says.
+    fn are_media(&self, part: &str) -> bool {
+        let media = ["image/", "audio/", "video/", "application/pdf"];
+        let kind = self.0.get(part);
+        kind.is_some_and(|kind| media.iter().any(|media| kind.starts_with(media)))
     }
 }
 
