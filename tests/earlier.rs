@@ -61,6 +61,10 @@ async fn an_interaction_that_was_answered_at_once_does_not_count_again() {
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
     assert_eq!(get(&sidecar, &format!("{INTERACTIONS}/i1")).await, 200);
+    let data_dir = sidecar.data_dir();
+    sidecar.stop().await.unwrap();
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).data_dir(&data_dir)).await;
+    assert_eq!(get(&sidecar, &format!("{INTERACTIONS}/i1")).await, 200);
     let rows = recorded(&sidecar, 2).await;
     assert_eq!(rows.len(), 2, "{rows:?}");
     assert!(rows.iter().all(|(call, tokens, _)| call == "interactions" && tokens.is_u64()));

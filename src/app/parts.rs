@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::listen;
 use crate::outbox::Recorder;
 use crate::price::Prices;
-use crate::proxy::{Key, Proxy, Rules};
+use crate::proxy::{Accounted, Key, Proxy, Rules};
 use crate::store::snapshot::Snapshot;
 use crate::store::sources::Sources;
 use crate::store::{self, Postgres, Sqlite, Store};
@@ -190,13 +190,16 @@ pub(super) fn proxy(
     catalog: Arc<Current>,
     recorder: Recorder,
 ) -> anyhow::Result<Proxy> {
+    let data_dir = &settings.storage.data_dir;
+    let accounted = Accounted::open(data_dir)
+        .with_context(|| format!("storage.data_dir {}", data_dir.display()))?;
     Ok(Proxy {
         catalog,
         upstream: upstream(settings)?,
         key: key(settings)?,
         recorder,
         prices: Arc::new(prices(&settings.catalog.config_dir)?),
-        accounted: Arc::default(),
+        accounted: Arc::new(accounted),
         streams: Arc::new(Semaphore::new(settings.limits.streams_max)),
         tunnels: TaskTracker::new(),
         drained: CancellationToken::new(),

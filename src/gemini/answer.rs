@@ -61,11 +61,11 @@ impl Answer {
         }
     }
 
-    /// What the call used: the last report of tokens, and the searches of all frames.
+    /// What the call used: the last report, and the searches of all frames where that does not count them.
     pub fn used(&self) -> Option<Usage> {
         let mut usage = self.usage.clone()?;
-        usage.search_queries = self.searches.len() as u64;
-        usage.maps_queries = u64::from(self.maps);
+        usage.search_queries += self.searches.len() as u64;
+        usage.maps_queries += u64::from(self.maps);
         Some(usage)
     }
 
@@ -208,6 +208,7 @@ fn is_natural(reason: &str) -> bool {
         "requires_action",
         "in_progress",
         "queued",
+        "requires_continuation",
     ]
     .contains(&reason)
 }
@@ -328,10 +329,29 @@ mod tests {
     }
 
     #[test]
+    fn an_interaction_counts_its_searches_and_its_modalities() {
+        let mut answer = Answer::default();
+        let told = r#"{"id":"i1","status":"completed","model":"gemini-3-flash-preview","usage":{
+            "total_input_tokens":10,"total_output_tokens":1,"total_tokens":11,
+            "input_tokens_by_modality":[{"modality":"audio","tokens":10}],
+            "output_tokens_by_modality":[{"modality":"text","tokens":1}],
+            "grounding_tool_count":[{"type":"google_search","count":3},{"type":"google_maps","count":2},
+            {"type":"retrieval","count":9}]}}"#;
+        assert!(answer.read(Dialect::Interactions, told.as_bytes()));
+        let used = answer.used().unwrap();
+        assert_eq!((used.search_queries, used.maps_queries), (3, 2));
+        assert_eq!(used.prompt_details, Modalities { audio: 10, ..Modalities::default() });
+        assert_eq!(used.candidates_details, Modalities::default());
+    }
+
+    #[test]
     fn the_tier_asked_for_is_read_in_both_spellings() {
         for (body, tier) in [
             (r#"{"contents":[],"serviceTier":"flex"}"#, Some(ServiceTier::Flex)),
             (r#"{"service_tier":"priority"}"#, Some(ServiceTier::Priority)),
+            (r#"{"serviceTier":2}"#, Some(ServiceTier::Flex)),
+            (r#"{"serviceTier":9}"#, Some(ServiceTier::Unknown)),
+            (r#"{"serviceTier":null}"#, None),
             (r#"{"contents":[{"parts":[{"text":"serviceTier"}]}]}"#, None),
             (r#"{"service_tier":"platinum"}"#, Some(ServiceTier::Unknown)),
         ] {

@@ -18,8 +18,19 @@ pub fn tier_asked_for(body: &[u8]) -> Option<ServiceTier> {
     if !text.contains("serviceTier") && !text.contains("service_tier") {
         return None;
     }
-    let tier = Members::parse(text)?.text("serviceTier")?;
-    Some(ServiceTier::read(&tier))
+    let members = Members::parse(text)?;
+    let tier = members.get("serviceTier")?;
+    // Clients of `enum-encoding=int` give its number.
+    match serde_json::from_str(tier).ok()? {
+        Value::String(tier) => Some(ServiceTier::read(&tier)),
+        Value::Number(tier) => Some(match tier.as_u64() {
+            Some(0 | 1) => ServiceTier::Standard,
+            Some(2) => ServiceTier::Flex,
+            Some(3) => ServiceTier::Priority,
+            _ => ServiceTier::Unknown,
+        }),
+        _ => None,
+    }
 }
 
 /// `usageMetadata` of the native dialect.
@@ -39,17 +50,19 @@ pub struct NativeUsage {
     traffic_type: Option<Value>,
 }
 
+/// Of one modality, in the native dialect and in interactions.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct ModalityCount {
     modality: Option<Value>,
-    token_count: Option<u64>,
+    #[serde(alias = "tokenCount")]
+    tokens: Option<u64>,
 }
 
 impl NativeUsage {
     /// `None` for the reports in mid-stream that carry no total.
     pub fn usage(&self) -> Option<Usage> {
         let total = self.total_token_count?;
+        let details = |counts: &Option<Vec<ModalityCount>>| modalities(counts.as_deref());
         let mut usage = Usage {
             prompt: self.prompt_token_count.unwrap_or(0),
             cached: self.cached_content_token_count.unwrap_or(0),
@@ -57,10 +70,10 @@ impl NativeUsage {
             thoughts: self.thoughts_token_count.unwrap_or(0),
             tool_use: self.tool_use_prompt_token_count.unwrap_or(0),
             total,
-            prompt_details: modalities(self.prompt_tokens_details.as_deref()),
-            cached_details: modalities(self.cache_tokens_details.as_deref()),
-            candidates_details: modalities(self.candidates_tokens_details.as_deref()),
-            tool_use_details: modalities(self.tool_use_prompt_tokens_details.as_deref()),
+            prompt_details: details(&self.prompt_tokens_details),
+            cached_details: details(&self.cache_tokens_details),
+            candidates_details: details(&self.candidates_tokens_details),
+            tool_use_details: details(&self.tool_use_prompt_tokens_details),
             ..Usage::default()
         };
         // Some models count the thoughts among the candidates; nobody pays for them twice.
@@ -77,22 +90,22 @@ impl NativeUsage {
     }
 }
 
-/// Modalities by name, or by number as clients of `enum-encoding=int` get them.
+/// Modalities by name, in capitals or not, or by number as clients of `enum-encoding=int` get them.
 fn modalities(details: Option<&[ModalityCount]>) -> Modalities {
     let mut sums = Modalities::default();
     for detail in details.unwrap_or_default() {
         let (name, number) = match &detail.modality {
-            Some(Value::String(name)) => (name.as_str(), None),
-            Some(Value::Number(number)) => ("", number.as_u64()),
+            Some(Value::String(name)) => (name.to_ascii_lowercase(), None),
+            Some(Value::Number(number)) => (String::new(), number.as_u64()),
             _ => continue,
         };
-        let sum = match (name, number) {
-            ("IMAGE", _) | (_, Some(2)) => &mut sums.image,
-            ("VIDEO", _) | (_, Some(3)) => &mut sums.video,
-            ("AUDIO", _) | (_, Some(4)) => &mut sums.audio,
+        let sum = match (name.as_str(), number) {
+            ("image", _) | (_, Some(2)) => &mut sums.image,
+            ("video", _) | (_, Some(3)) => &mut sums.video,
+            ("audio", _) | (_, Some(4)) => &mut sums.audio,
             _ => continue,
         };
-        *sum = sum.saturating_add(detail.token_count.unwrap_or(0));
+        *sum = sum.saturating_add(detail.tokens.unwrap_or(0));
     }
     sums
 }
@@ -107,10 +120,27 @@ pub(super) struct InteractionUsage {
     total_thought_tokens: Option<u64>,
     total_tool_use_tokens: Option<u64>,
     total_tokens: Option<u64>,
+    input_tokens_by_modality: Option<Vec<ModalityCount>>,
+    cached_tokens_by_modality: Option<Vec<ModalityCount>>,
+    output_tokens_by_modality: Option<Vec<ModalityCount>>,
+    tool_use_tokens_by_modality: Option<Vec<ModalityCount>>,
+    grounding_tool_count: Option<Vec<GroundingCount>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct GroundingCount {
+    r#type: Option<String>,
+    count: Option<u64>,
 }
 
 impl InteractionUsage {
     pub(super) fn usage(&self) -> Option<Usage> {
+        let details = |counts: &Option<Vec<ModalityCount>>| modalities(counts.as_deref());
+        let searches = |tool: &str| {
+            let counts = self.grounding_tool_count.iter().flatten();
+            let of_tool = counts.filter(|one| one.r#type.as_deref() == Some(tool));
+            of_tool.filter_map(|one| one.count).fold(0, u64::saturating_add)
+        };
         Some(Usage {
             prompt: self.total_input_tokens.unwrap_or(0),
             cached: self.total_cached_tokens.unwrap_or(0),
@@ -118,7 +148,12 @@ impl InteractionUsage {
             thoughts: self.total_thought_tokens.unwrap_or(0),
             tool_use: self.total_tool_use_tokens.unwrap_or(0),
             total: self.total_tokens?,
-            ..Usage::default()
+            prompt_details: details(&self.input_tokens_by_modality),
+            cached_details: details(&self.cached_tokens_by_modality),
+            candidates_details: details(&self.output_tokens_by_modality),
+            tool_use_details: details(&self.tool_use_tokens_by_modality),
+            search_queries: searches("google_search"),
+            maps_queries: searches("google_maps"),
         })
     }
 }

@@ -318,7 +318,10 @@ impl Open {
             return;
         }
         let id = earlier::execution_id(&format!("interactions/{name}"));
-        if self.accounted.is_first(id) && self.reads_earlier {
+        if !self.reads_earlier {
+            // Its own id was told in the head of the answer, for feedback to name it.
+            self.accounted.keep(id);
+        } else if self.accounted.is_first(id) {
             self.recorded = true;
             self.execution.id = Some(id);
             self.execution.created_at = answer.created_at.unwrap_or(self.execution.created_at);

@@ -87,6 +87,7 @@ pub(super) fn identify(
         (None, None) => None,
     };
     let variables = match own(&head.headers, &VARIABLES)? {
+        _ if !takes_template => Map::new(),
         Some(header) => from_header(header)?,
         None => in_body
             .variables

@@ -1,5 +1,7 @@
 //! What happened, for people. `error` means somebody must act.
 
+use std::io;
+
 use tracing::{error, info, warn};
 
 use super::metrics;
@@ -32,6 +34,11 @@ pub fn tokens_guessed(source: &str) {
 /// The schema is as it was.
 pub fn not_migrated(why: &str) {
     warn!(why, "the database was not migrated at start");
+}
+
+/// After a restart an interaction may count a second time.
+pub fn not_kept(error: &io::Error) {
+    warn!(error = %error, "an interaction that was accounted could not be noted on the disk");
 }
 
 /// An experiment was ended because a variant did harm.
