@@ -16,6 +16,7 @@ mod inspect;
 mod kept;
 mod key;
 mod live;
+mod patience;
 mod pipeline;
 mod refusal;
 mod relay;
@@ -76,6 +77,7 @@ pub struct Proxy {
 pub struct Rules {
     pub limits: Limits,
     pub retries: Retries,
+    pub response_head_timeout: Duration,
     pub guardrails: GuardrailSettings,
     pub routes: Vec<RouteRule>,
     pub store_prompts: StorePrompts,

@@ -23,8 +23,6 @@ pub struct Options {
     pub url: String,
     /// To connect, TLS included.
     pub connect_timeout: Duration,
-    /// From sending to the head of the answer.
-    pub head_timeout: Duration,
     /// Between two pieces of an answer.
     pub idle_timeout: Duration,
     /// A PEM bundle trusted instead of the system's roots.
@@ -38,7 +36,6 @@ pub struct Upstream {
     /// For calls that switch to another protocol, which HTTP/2 does not.
     switching: Client,
     base: Url,
-    head_timeout: Duration,
 }
 
 /// What went wrong on the way.
@@ -89,7 +86,7 @@ impl Upstream {
         };
         let client = built(Self::builder(options)?)?;
         let switching = built(Self::builder(options)?.http1_only())?;
-        Ok(Self { client, switching, base, head_timeout: options.head_timeout })
+        Ok(Self { client, switching, base })
     }
 
     fn builder(options: &Options) -> Result<ClientBuilder, BadOptions> {
@@ -136,7 +133,7 @@ impl Upstream {
         (same && path.starts_with('/')).then_some(url).ok_or(NotVerbatim)
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer, however long it takes.
     pub async fn send(
         &self,
         method: Method,
@@ -146,12 +143,8 @@ impl Upstream {
     ) -> Result<http::Response<Body>, UpstreamError> {
         let switches = headers.contains_key(UPGRADE);
         let client = if switches { &self.switching } else { &self.client };
-        let sending = client.request(method, target).headers(headers).body(body).send();
-        match tokio::time::timeout(self.head_timeout, sending).await {
-            Ok(Ok(answer)) => Ok(answer.into()),
-            Ok(Err(error)) => Err(kind(&error)),
-            Err(_late) => Err(UpstreamError::Timeout),
-        }
+        let sent = client.request(method, target).headers(headers).body(body).send().await;
+        sent.map(Into::into).map_err(|error| kind(&error))
     }
 }
 
@@ -196,7 +189,6 @@ mod tests {
         let options = Options {
             url: url.to_owned(),
             connect_timeout: second,
-            head_timeout: second,
             idle_timeout: second,
             ca_pem: None,
         };

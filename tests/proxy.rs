@@ -266,6 +266,33 @@ async fn redirects_are_not_followed_and_late_answers_are_504() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_may_give_the_upstream_more_time_and_sending_takes_none_of_it() {
+    let upstream = Upstream::start().await;
+    let options = Options::to(&upstream.url()).toml("[upstream]\nresponse_head_timeout_ms = 1000");
+    let sidecar = Sidecar::start(options).await;
+    let slow = ("x-simulate", "delay_ms=2000");
+    assert_eq!(sidecar.say(GENERATE, &[slow], "hello").await.status, 504);
+    let patient = sidecar.say(GENERATE, &[slow, ("x-server-timeout", "4")], "hello").await;
+    assert_eq!(patient.status, 200, "{}", patient.text);
+    let sent = upstream.received().pop().unwrap().headers;
+    assert!(sent.contains(&("x-server-timeout".to_owned(), "4".to_owned())), "{sent:?}");
+    let pieces = futures_util::stream::unfold(0, async |number| {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let piece = ["{", "\"file\"", ":", "{", "}", "}", " ", " "].get(number)?;
+        let piece = hyper::body::Frame::data(bytes::Bytes::from(*piece));
+        Some((Ok::<_, std::io::Error>(piece), number + 1))
+    });
+    let pieces = http_body_util::StreamBody::new(Box::pin(pieces));
+    let upload = sidecar
+        .client
+        .post(sidecar.url("/upload/v1beta/files"))
+        .header("x-goog-api-key", "k")
+        .header("x-goog-upload-command", "start")
+        .body(reqwest::Body::wrap(pieces));
+    assert_eq!(upload.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_nobody_can_read_are_refused_if_so_configured() {
     let upstream = Upstream::start().await;
     let options = Options::to(&upstream.url()).toml("[guardrails]\nunscannable = \"refuse\"");

@@ -111,6 +111,29 @@ async fn unscanned(sidecar: &Sidecar, outcome: &str) -> u64 {
     page.lines().find_map(|line| line.strip_prefix(&begins)?.parse().ok()).unwrap_or_default()
 }
 
+/// As a client sends it that was told to put something into all of its bodies.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_chaperone_goes_no_further_where_nobody_reads() {
+    let upstream = Upstream::start().await;
+    for toml in ["", "[guardrails]\ninspect_uploads = true"] {
+        let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(toml)).await;
+        let send = async |path: &str, command: &str, body: &str| {
+            let request = sidecar.client.post(sidecar.url(path)).header("x-goog-api-key", "k");
+            let request = request.header("x-goog-upload-command", command);
+            let request = request.header("content-type", "application/json; charset=utf-8");
+            request.body(body.to_owned()).send().await.unwrap();
+            upstream.received().pop().unwrap().body
+        };
+        let ours = r#"{"file":{},"chaperone":{"user":"ann"}}"#;
+        let left = json!({"file": {}});
+        assert_eq!(send("/upload/v1beta/files", "start", ours).await, left);
+        assert_eq!(send("/v1beta/files:register", "", ours).await, left);
+        // What is in a file is the file's.
+        let kept = send("/upload/v1beta/files?upload_id=x", "upload, finalize", ours).await;
+        assert_eq!(kept, json!({"file": {}, "chaperone": {"user": "ann"}}));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uploaded_text_is_inspected_when_asked() {
     let upstream = Upstream::start().await;

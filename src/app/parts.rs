@@ -179,7 +179,6 @@ fn upstream(settings: &Settings) -> anyhow::Result<Upstream> {
     Ok(Upstream::new(&Options {
         url: upstream.url.clone(),
         connect_timeout: upstream.connect_timeout,
-        head_timeout: upstream.response_head_timeout,
         idle_timeout: upstream.idle_timeout,
         ca_pem,
     })?)
@@ -206,6 +205,7 @@ pub(super) fn proxy(
         rules: Rules {
             limits: settings.limits.clone(),
             retries: settings.upstream.retries.clone(),
+            response_head_timeout: settings.upstream.response_head_timeout,
             guardrails: settings.guardrails.clone(),
             routes: settings.routes.clone(),
             store_prompts: settings.audit.store_prompts,

@@ -93,7 +93,20 @@ pub enum Place {
 
 /// Whether a path leads below a member whose names are the application's own.
 pub fn is_free(path: &[Step<'_>]) -> bool {
-    path.iter().any(|step| FREE_FORM.iter().any(|name| step.is(name)))
+    path.iter().enumerate().any(|(at, step)| {
+        let before = path.get(..at).unwrap_or_default();
+        FREE_FORM.iter().any(|name| step.is(name))
+            && !(step.is("response") && holds_answers(before))
+    })
+}
+
+/// Whether a `response` is that of an operation, or one of a batch in it: the API's own, not a function's.
+fn holds_answers(before: &[Step<'_>]) -> bool {
+    match before {
+        [] => true,
+        [.., list, Step::Index(_)] => list.is("inlinedResponses"),
+        _ => false,
+    }
 }
 
 /// Walks a document that [`check`] accepted and calls `visit` with the path and the range (quotes

@@ -3,21 +3,21 @@
 //! Every string is text unless it is known not to be: a field added to the API tomorrow is inspected
 //! today. Strings that the model reads as one text form a run, because a phrase may be cut over them.
 
-use std::collections::{BTreeMap, HashMap};
+mod media;
+
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::Dialect;
 use super::json::{JsonError, Place, Step, is_free, unquote, walk};
 use super::members::Members;
+use media::{MediaTypes, decoded, is_media, is_pointer, is_signature};
 
-/// Strings of one document.
-const STRINGS_MAX: usize = 100_000;
+/// Strings of one document: those of a batch that fills the 20 MB it may have are fewer.
+const STRINGS_MAX: usize = 1_000_000;
 /// Members of a streamed answer whose strings arrive in fragments, beside its text.
 const FRAGMENTS: [&str; 6] =
     ["arguments", "code", "output", "reasoningContent", "refusal", "stringValue"];
@@ -78,7 +78,7 @@ pub fn request(dialect: Dialect, text: &str) -> Result<Request, JsonError> {
         .collect();
     for (_, data) in inline.iter().filter(|(part, _)| !types.are_media(part)) {
         match decoded(data) {
-            Some(text) => segments.push(Segment { literal: 0..0, text, run: None }),
+            Some(text) => segments.push(lone(text)),
             None => points_elsewhere = true,
         }
     }
@@ -105,7 +105,16 @@ pub fn answer(dialect: Dialect, text: &str) -> Result<Vec<Segment>, JsonError> {
         found.push((types.data_of(dialect, path, &segment.text), segment));
     })?;
     found.retain(|(part, _)| part.as_ref().is_none_or(|part| !types.are_media(part)));
-    Ok(found.into_iter().map(|(_, segment)| segment).collect())
+    let texts = found.into_iter().map(|(part, segment)| match part {
+        Some(_) => decoded(&segment.text).map_or(segment, lone),
+        None => segment,
+    });
+    Ok(texts.collect())
+}
+
+/// A text in another coat: it cannot be replaced where it stands.
+fn lone(text: String) -> Segment {
+    Segment { literal: 0..0, text, run: None }
 }
 
 fn collect(
@@ -134,118 +143,6 @@ fn collect(
         }
     })?;
     refused.map_or(Ok(()), Err)
-}
-
-/// The model's own signature of a part: bytes, not text.
-fn is_signature(dialect: Dialect, path: &[Step<'_>]) -> bool {
-    let is_here = match dialect {
-        Dialect::Native => matches!(path, [.., Step::Key(parts), Step::Index(_), Step::Key(last)]
-            if parts == "parts" && last == "thoughtSignature"),
-        Dialect::Interactions => matches!(path,
-            [Step::Key(root), .., Step::Key(last)] if last == "signature" && holds_steps(root)),
-        Dialect::OpenAi => {
-            matches!(path, [.., Step::Key(extra), Step::Key(google), Step::Key(last)]
-            if extra == "extraContent" && google == "google" && last == "thoughtSignature")
-        }
-    };
-    is_here && !is_free(path)
-}
-
-/// Whether a member of an interaction, or of an event of its stream, holds what was said.
-fn holds_steps(root: &str) -> bool {
-    ["steps", "input", "delta", "step", "interaction"].contains(&root)
-}
-
-/// Sound and pictures in the body of a chat completion, pictures among predictions and images.
-fn is_media(dialect: Dialect, path: &[Step<'_>], text: &str) -> bool {
-    if dialect == Dialect::Native && path.last().is_some_and(|step| step.is("bytesBase64Encoded")) {
-        return !is_free(path)
-            && path.first().is_some_and(|step| step.is("instances") || step.is("predictions"));
-    }
-    if let (Dialect::OpenAi, [Step::Key(data), Step::Index(_), Step::Key(last)]) = (dialect, path) {
-        return data == "data" && last == "b64Json";
-    }
-    let [
-        Step::Key(list),
-        Step::Index(_),
-        Step::Key(content),
-        Step::Index(_),
-        Step::Key(parent),
-        Step::Key(last),
-    ] = path
-    else {
-        return false;
-    };
-    let is_audio = parent == "inputAudio" && last == "data";
-    let is_image = parent == "imageUrl" && last == "url" && text.starts_with("data:image/");
-    dialect == Dialect::OpenAi
-        && list == "messages"
-        && content == "content"
-        && (is_audio || is_image)
-}
-
-/// Whether a string names text that is fetched by the upstream.
-fn is_pointer(path: &[Step<'_>], text: &str) -> bool {
-    let Some((Step::Key(last), before)) = path.split_last() else { return false };
-    let parent = before.last();
-    let under = |name: &str| parent.is_some_and(|step| step.is(name));
-    match last.as_ref() {
-        "cachedContent" | "previousInteractionId" | "gcsUri" => !text.is_empty() && !is_free(path),
-        "fileUri" => under("fileData"),
-        "fileName" => under("inputConfig"),
-        "url" => under("imageUrl") && !text.starts_with("data:image/"),
-        // Media of an interaction that are fetched; in a list of the input or of a step.
-        "uri" => matches!(path.first(), Some(Step::Key(root)) if root == "input") && !is_free(path),
-        _ => false,
-    }
-}
-
-/// The types of media in parts, by part. Those of a text type are text in another coat.
-#[derive(Debug, Default)]
-struct MediaTypes(HashMap<String, String>);
-
-impl MediaTypes {
-    /// The part when the string is its data; looks at the type.
-    fn data_of(&mut self, dialect: Dialect, path: &[Step<'_>], text: &str) -> Option<String> {
-        let is_here = match (dialect, path) {
-            (
-                Dialect::Native,
-                [.., Step::Key(parts), Step::Index(_), Step::Key(parent), Step::Key(_)],
-            ) => parts == "parts" && parent == "inlineData",
-            (Dialect::Interactions, [Step::Key(root), .., Step::Key(_)]) => holds_steps(root),
-            _ => false,
-        };
-        let (Step::Key(last), before) = path.split_last().filter(|_| is_here && !is_free(path))?
-        else {
-            return None;
-        };
-        match last.as_ref() {
-            "data" => Some(shown(before)),
-            "mimeType" => {
-                self.0.insert(shown(before), text.to_ascii_lowercase());
-                None
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether the data of a part are pictures or sound, as their type says.
-    fn are_media(&self, part: &str) -> bool {
-        let media = ["image/", "audio/", "video/", "application/pdf"];
-        let kind = self.0.get(part);
-        kind.is_some_and(|kind| media.iter().any(|media| kind.starts_with(media)))
-    }
-}
-
-/// Either base64 alphabet, padded or not, as the service takes it.
-fn decoded(data: &str) -> Option<String> {
-    let config = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true);
-    let alphabet =
-        if data.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
-    let bytes = GeneralPurpose::new(alphabet, config).decode(data).ok()?;
-    String::from_utf8(bytes).ok()
 }
 
 /// The turn a text part belongs to.
@@ -292,6 +189,12 @@ fn shown(path: &[Step<'_>]) -> String {
         Step::Key(key) => text + "." + key,
         Step::Index(index) => text + "." + &index.to_string(),
     })
+}
+
+fn hash(path: &[Step<'_>]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    shown(path).hash(&mut hash);
+    hash.finish()
 }
 
 impl Run {
@@ -364,44 +267,54 @@ impl AnswerShape {
     }
 
     fn run(&self, dialect: Dialect, path: &[Step<'_>]) -> Option<Run> {
-        let candidate =
-            |position: usize| self.candidates.as_ref().and_then(|all| all.get(position));
-        let number = |position: usize| {
-            candidate(position).and_then(|one| one.index).unwrap_or(position as u64)
+        match dialect {
+            Dialect::Native => self.run_of_native(path).or_else(|| fragment(path)),
+            Dialect::OpenAi => self.run_of_openai(path).or_else(|| fragment(path)),
+            Dialect::Interactions => self.run_of_interaction(path),
+        }
+    }
+
+    fn run_of_native(&self, path: &[Step<'_>]) -> Option<Run> {
+        let (content, part) = match path {
+            [content @ .., Step::Key(parts), Step::Index(part), Step::Key(text)]
+                if parts == "parts" && text == "text" && !is_free(path) =>
+            {
+                (content, *part)
+            }
+            _ => return None,
         };
-        match (dialect, path) {
-            (
-                Dialect::Native,
-                [
-                    Step::Key(list),
-                    Step::Index(position),
-                    Step::Key(content),
-                    Step::Key(parts),
-                    Step::Index(part),
-                    Step::Key(text),
-                ],
-            ) if list == "candidates"
-                && content == "content"
-                && parts == "parts"
-                && text == "text" =>
+        match content {
+            [Step::Key(list), Step::Index(position), Step::Key(content)]
+                if list == "candidates" && content == "content" =>
             {
-                let parts =
-                    candidate(*position).and_then(|one| one.content.as_ref()?.parts.as_ref());
-                let thought = parts.and_then(|parts| parts.get(*part)?.thought).unwrap_or(false);
-                Some(Run(number(*position) * 2 + u64::from(thought)))
+                let parts = self.candidate(*position).and_then(|one| one.content.as_ref());
+                let parts = parts.and_then(|content| content.parts.as_ref());
+                let thought = parts.and_then(|parts| parts.get(part)?.thought).unwrap_or(false);
+                Some(Run(self.number(*position) * 2 + u64::from(thought)))
             }
-            (
-                Dialect::OpenAi,
-                [Step::Key(list), Step::Index(position), Step::Key(body), Step::Key(content), ..],
-            ) if list == "choices"
-                && (body == "message" || body == "delta")
-                && content == "content"
-                && path.last().is_some_and(|step| step.is("content") || step.is("text")) =>
+            // One answer of a batch.
+            _ => Some(Run(hash(content) & !Run::FRAGMENT & !1)),
+        }
+    }
+
+    fn run_of_openai(&self, path: &[Step<'_>]) -> Option<Run> {
+        match path {
+            [Step::Key(list), Step::Index(position), Step::Key(body), Step::Key(content), ..]
+                if list == "choices"
+                    && (body == "message" || body == "delta")
+                    && content == "content"
+                    && path.last().is_some_and(|step| step.is("content") || step.is("text")) =>
             {
-                Some(Run(number(*position) * 2))
+                Some(Run(self.number(*position) * 2))
             }
-            (Dialect::Interactions, _) if is_free(path) && !is_fragment_of_step(path) => None,
-            (Dialect::Interactions, [Step::Key(delta), rest @ .., Step::Key(last)])
+            _ => None,
+        }
+    }
+
+    fn run_of_interaction(&self, path: &[Step<'_>]) -> Option<Run> {
+        match path {
+            _ if is_free(path) && !is_fragment_of_step(path) => None,
+            [Step::Key(delta), rest @ .., Step::Key(last)]
                 if delta == "delta" && (last == "text" || last == "arguments") =>
             {
                 let step = self.index.unwrap_or(0) * 2;
@@ -412,29 +325,38 @@ impl AnswerShape {
                     _ => Run(step + 1),
                 })
             }
-            (
-                Dialect::Interactions,
-                [
-                    ..,
-                    Step::Key(steps),
-                    Step::Index(at),
-                    Step::Key(content),
-                    Step::Index(_),
-                    Step::Key(last),
-                ],
-            ) if steps == "steps" && last == "text" => {
+            [
+                ..,
+                Step::Key(steps),
+                Step::Index(at),
+                Step::Key(content),
+                Step::Index(_),
+                Step::Key(last),
+            ] if steps == "steps" && last == "text" => {
                 Some(Run(*at as u64 * 2 + u64::from(content == "summary")))
-            }
-            (
-                Dialect::Native | Dialect::OpenAi,
-                [Step::Key(_), Step::Index(_), .., Step::Key(last)],
-            ) if FRAGMENTS.contains(&last.as_ref()) => {
-                let mut hash = DefaultHasher::new();
-                shown(path).hash(&mut hash);
-                Some(Run(hash.finish() | Run::FRAGMENT))
             }
             _ => None,
         }
+    }
+
+    fn candidate(&self, position: usize) -> Option<&CandidateShape> {
+        self.candidates.as_ref().and_then(|all| all.get(position))
+    }
+
+    fn number(&self, position: usize) -> u64 {
+        self.candidate(position).and_then(|one| one.index).unwrap_or(position as u64)
+    }
+}
+
+/// The run of a member that arrives in fragments.
+fn fragment(path: &[Step<'_>]) -> Option<Run> {
+    match path {
+        [Step::Key(_), Step::Index(_), .., Step::Key(last)]
+            if FRAGMENTS.contains(&last.as_ref()) =>
+        {
+            Some(Run(hash(path) | Run::FRAGMENT))
+        }
+        _ => None,
     }
 }
 
@@ -471,15 +393,23 @@ mod tests {
 
     #[test]
     fn pictures_sound_and_signatures_in_answers_are_no_text() {
-        let texts = |dialect, body| -> Vec<String> {
+        let texts = |dialect, body: &str| -> Vec<String> {
             answer(dialect, body).unwrap().into_iter().map(|one| one.text).collect()
         };
         let native = r#"{"candidates":[{"content":{"parts":[{"inlineData":{"data":"kys","mimeType":"image/png"}},
-            {"inlineData":{"data":"plain","mimeType":"text/plain"}},{"functionCall":{"args":{"inlineData":
+            {"inlineData":{"data":"ZmluZCBtZQ","mimeType":"text/plain"}},
+            {"inlineData":{"data":"no base64","mimeType":"text/plain"}},{"functionCall":{"args":{"inlineData":
             {"data":"kys","mimeType":"image/png"}}}}]}}]}"#;
-        let all = texts(Dialect::Native, native);
-        assert_eq!(all.iter().filter(|text| *text == "kys").count(), 1, "{all:?}");
-        assert!(all.contains(&"plain".to_owned()));
+        for body in [
+            native.to_owned(),
+            format!(
+                r#"{{"done":true,"response":{{"inlinedResponses":{{"inlinedResponses":[{{"response":{native}}}]}}}}}}"#
+            ),
+        ] {
+            let all = texts(Dialect::Native, &body);
+            assert_eq!(all.iter().filter(|text| *text == "kys").count(), 1, "{all:?}");
+            assert!(all.contains(&"find me".to_owned()) && all.contains(&"no base64".to_owned()));
+        }
         let chat = r#"{"choices":[{"message":{"tool_calls":[{"extra_content":{"google":{"thought_signature":"kys"}},
             "function":{"arguments":"a"}}]}}],"data":[{"b64_json":"kys"}]}"#;
         assert_eq!(texts(Dialect::OpenAi, chat), ["a"]);
@@ -584,5 +514,17 @@ mod tests {
         assert_eq!(runs[2], ("m".to_owned(), None));
         assert_eq!(runs[3].0, "c");
         assert!(runs[4].1.is_some_and(|run| run.0 > 1 << 62), "fragments have runs of their own");
+    }
+
+    #[test]
+    fn answers_of_a_batch_are_read_by_candidate() {
+        let body = r#"{"response":{"inlinedResponses":{"inlinedResponses":[
+            {"response":{"candidates":[{"content":{"parts":[{"text":"a","thoughtSignature":"s"},{"text":"b"}]}}]}},
+            {"response":{"candidates":[{"content":{"parts":[{"text":"c"}]}}]}}]}}}"#;
+        let found = answer(Dialect::Native, body).unwrap();
+        let texts: Vec<&str> = found.iter().map(|one| one.text.as_str()).collect();
+        assert_eq!(texts, ["a", "b", "c"], "a signature is no text");
+        assert!(found[0].run == found[1].run && found[1].run != found[2].run);
+        assert!(found.iter().all(|one| one.run.is_some_and(Run::is_said)));
     }
 }

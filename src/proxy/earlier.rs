@@ -42,7 +42,8 @@ impl Accounted {
         let file = appended(&path)?;
         let bytes = fs::read(&path)?;
         let (kept, _cut_off) = bytes.as_chunks::<ID_BYTES>();
-        let known = Known { ids: HashSet::new(), oldest_first: VecDeque::new(), path, file, kept: 0 };
+        let known =
+            Known { ids: HashSet::new(), oldest_first: VecDeque::new(), path, file, kept: 0 };
         let accounted = Self(Mutex::new(known));
         for id in kept {
             accounted.is_first(ExecutionId(Uuid::from_bytes(*id)));

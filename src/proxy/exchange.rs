@@ -389,6 +389,9 @@ impl Execution {
         self.thoughts_tokens = Some(usage.thoughts);
         self.tool_use_tokens = Some(usage.tool_use);
         self.price_version = Some(prices.version().to_owned());
+        if usage.is_total_only() {
+            return;
+        }
         if !partial && !usage.adds_up() {
             telemetry::metrics::usage_mismatch();
         }

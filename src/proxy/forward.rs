@@ -1,24 +1,23 @@
 //! Step 7: only a cleared call goes upstream.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Body as _;
 use reqwest::Url;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use super::Proxy;
 use super::attempts::{self, Attempts, Next, Sent};
 use super::exchange::Exchange;
 use super::inspect::{AnswerPlan, Cleared, OutgoingBody, Returns};
+use super::patience::{self, Patient, Progress};
 use super::refusal::{Kind, Refusal};
 use crate::gemini::route::Route;
 use crate::gemini::usage;
 use crate::telemetry;
-use crate::upstream::ClientBodyFailed;
+use crate::upstream::UpstreamError;
 use crate::words::tokens::ServiceTier;
 use crate::words::{clock, digest};
 
@@ -55,13 +54,20 @@ pub(super) async fn forward(
     let (path, query) = (outgoing.path, outgoing.query);
     let route = (!rules.fallback_models.is_empty())
         .then(|| Route::read(&outgoing.method, &path, query.as_deref()));
-    let ready = Ready { method: outgoing.method, target, headers: outgoing.headers };
+    let tier = match &outgoing.body {
+        OutgoingBody::Whole(bytes) => usage::tier_asked_for(bytes),
+        OutgoingBody::Unread(_) => None,
+    };
+    exchange.asks_for_tier(tier);
+    let patience = patience::of_head(&outgoing.headers, tier, proxy.rules.response_head_timeout);
+    let progress = Progress::begin();
+    let (method, headers) = (outgoing.method, outgoing.headers);
+    let ready = Ready { method, target, headers, patience, progress: progress.clone() };
     telemetry::metrics::stage("request", exchange.own().as_secs_f64());
     let sent = match outgoing.body {
         OutgoingBody::Whole(bytes) => {
             let digest = digest::sha256_hex(&bytes);
             exchange.note(|execution| execution.body_sha256 = Some(digest));
-            exchange.asks_for_tier(usage::tier_asked_for(&bytes));
             let model = route.as_ref().and_then(|route| route.model.as_deref());
             let attempts = Attempts::of(rules, call, model);
             let other = |model: &str| {
@@ -74,7 +80,8 @@ pub(super) async fn forward(
             ready.send(proxy, reqwest::Body::from(Bytes::new()), exchange).await
         }
         OutgoingBody::Unread(body) => {
-            let body = reqwest::Body::wrap(Patient::new(body, proxy.rules.body_idle_timeout()));
+            let body = Patient::new(body, proxy.rules.body_idle_timeout(), progress);
+            let body = reqwest::Body::wrap(body);
             ready.send(proxy, body, exchange).await
         }
     };
@@ -101,12 +108,19 @@ struct Ready {
     method: Method,
     target: Url,
     headers: HeaderMap,
+    /// For the head of the answer, counted from when the request was last sent a piece of.
+    patience: Duration,
+    progress: Progress,
 }
 
 impl Ready {
     async fn send(self, proxy: &Proxy, body: reqwest::Body, exchange: &mut Exchange) -> Sent {
         exchange.rest();
-        let sent = proxy.upstream.send(self.method, self.target, self.headers, body).await;
+        self.progress.note();
+        let sent = tokio::select! {
+            sent = proxy.upstream.send(self.method, self.target, self.headers, body) => sent,
+            () = self.progress.none_for(self.patience) => Err(UpstreamError::Timeout),
+        };
         exchange.work();
         sent
     }
@@ -154,50 +168,5 @@ fn address(proxy: &Proxy, path: &str, query: Option<&str>) -> Result<Url, Refusa
 impl Proxy {
     fn may_record(&self) -> bool {
         self.rules.when_full == crate::config::WhenFull::Serve || self.recorder.has_room()
-    }
-}
-
-/// A client's body that may not stall: its idle time is bounded, its trailers stay here.
-struct Patient {
-    body: Incoming,
-    patience: Duration,
-    idle: Pin<Box<Sleep>>,
-}
-
-impl Patient {
-    fn new(body: Incoming, patience: Duration) -> Self {
-        Self { body, patience, idle: Box::pin(sleep(patience)) }
-    }
-}
-
-impl Body for Patient {
-    type Data = Bytes;
-    type Error = ClientBodyFailed;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyFailed>>> {
-        loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                ready!(self.idle.as_mut().poll(context));
-                return Poll::Ready(Some(Err(ClientBodyFailed)));
-            };
-            self.idle = Box::pin(sleep(self.patience));
-            match frame {
-                None => return Poll::Ready(None),
-                Some(Err(_)) => return Poll::Ready(Some(Err(ClientBodyFailed))),
-                Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
-                Some(Ok(_trailers)) => {}
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

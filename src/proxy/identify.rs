@@ -20,7 +20,7 @@ use super::refusal::{Kind, Refusal};
 use crate::catalog::{self, Catalog, TenantCatalog};
 use crate::config::{RouteRule, VariableSource};
 use crate::experiment::UNIT_BYTES_MAX;
-use crate::gemini::json::walk;
+use crate::gemini::json::{self, walk};
 use crate::gemini::members::Members;
 use crate::words::ids::Tenant;
 
@@ -177,6 +177,25 @@ fn take_from_body(body: &mut Bytes) -> Result<InBody, Refusal> {
     Ok(in_body)
 }
 
+/// The body of a call that nobody reads, without the `chaperone` object that a client configured for all of its
+/// calls puts into this one too. What is no JSON object stays as it is.
+pub(super) fn without_ours(body: Bytes) -> Bytes {
+    let text = std::str::from_utf8(&body).unwrap_or_default();
+    if !text.contains(BODY_MEMBER) || json::check(&body).is_err() {
+        return body;
+    }
+    let Some(mut members) = Members::parse(text) else { return body };
+    let mut is_changed = false;
+    while members.remove(BODY_MEMBER).is_some() {
+        is_changed = true;
+    }
+    match members.to_json() {
+        rest if is_changed && rest == "{}" => Bytes::new(),
+        rest if is_changed => rest.into(),
+        _ => body,
+    }
+}
+
 impl InBody {
     /// Reads the object. Messages name members and types, never what they hold.
     fn read(raw: &str) -> Result<Self, Refusal> {
@@ -267,7 +286,7 @@ fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
         let message = "x-chaperone-variables must be a JSON object, plain or in base64url";
         Refusal::new(Kind::Variables, message)
     };
-    let json = if header.trim_start().starts_with('{') {
+    let bytes = if header.trim_start().starts_with('{') {
         header.as_bytes().to_vec()
     } else {
         URL_SAFE_NO_PAD
@@ -275,7 +294,7 @@ fn from_header(header: &str) -> Result<Map<String, Value>, Refusal> {
             .or_else(|_padded| URL_SAFE.decode(header))
             .map_err(|_unreadable| refuse())?
     };
-    let text = crate::gemini::json::check(&json).map_err(|_unreadable| refuse())?;
+    let text = json::check(&bytes).map_err(|_unreadable| refuse())?;
     // Values that could be read two ways are refused here as they are in bodies.
     walk(text, |_, _, _| {}).map_err(|_unreadable| refuse())?;
     serde_json::from_str(text).map_err(|_unreadable| refuse())
@@ -310,7 +329,24 @@ pub(super) fn header_unit(headers: &HeaderMap, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TemplateRef, decoded, from_header};
+    use super::{TemplateRef, decoded, from_header, without_ours};
+
+    #[test]
+    fn what_is_ours_leaves_a_body_that_nobody_reads() {
+        for (body, left) in [
+            (
+                r#"{"file":{"name":"chaperone"},"chaperone":{"user":"u"}}"#,
+                r#"{"file":{"name":"chaperone"}}"#,
+            ),
+            (r#"{"chaperone":1,"a":2,"chaperone":3}"#, r#"{"a":2}"#),
+            (r#"{"chaperone":{}}"#, ""),
+            (r#"{"file": "chaperone"}"#, r#"{"file": "chaperone"}"#),
+            ("chaperone", "chaperone"),
+            (r#"["chaperone"]"#, r#"["chaperone"]"#),
+        ] {
+            assert_eq!(without_ours(body.into()), left, "{body}");
+        }
+    }
 
     #[test]
     fn references() {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderMap};
 use hyper::body::{Body, Incoming};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::arrive::{Head, TEMPLATE_PREFIX, Unread, malformed};
+use super::arrive::{Head, TEMPLATE_PREFIX, Unread, malformed, read_body};
 use super::blocked::Blocked;
 use super::exchange::Exchange;
 use super::live::switch;
@@ -21,7 +21,7 @@ use super::render::Rendered;
 use super::select::Planned;
 use super::texts::{Placed, Texts, redact};
 use super::vault::Vault;
-use super::{Proxy, headers};
+use super::{Proxy, headers, identify};
 use crate::catalog::Scope;
 use crate::config::Unscannable;
 use crate::gemini::Dialect;
@@ -33,6 +33,9 @@ use crate::guardrail::{Direction, Guardrails, RuleSet, Salt, Verdict as Strictes
 use crate::telemetry::metrics;
 use crate::template::variables::Trust;
 use crate::words::clock;
+
+/// Bodies that are not inspected are looked through for what is ours up to here.
+const SHORT_BYTES_MAX: u64 = 64 * 1024;
 
 /// What the guardrails say about a call.
 pub(super) enum Verdict<T> {
@@ -137,7 +140,26 @@ pub(super) async fn unread(
     if has_body {
         unscannable(proxy, "this method's body")?;
     }
-    Ok(Cleared::unread(unread.head, OutgoingBody::Unread(unread.body)))
+    let Unread { head, body, .. } = unread;
+    if !may_hold_ours(&head, &body) {
+        return Ok(Cleared::unread(head, OutgoingBody::Unread(body)));
+    }
+    exchange.rest();
+    let body = read_body(proxy, body).await;
+    exchange.work();
+    Ok(Cleared::unread(head, OutgoingBody::Whole(identify::without_ours(body?))))
+}
+
+/// Whether a client may have put what is for Chaperone into a body that is not read: a short one in JSON, and no
+/// part of a file.
+fn may_hold_ours(head: &Head, body: &Incoming) -> bool {
+    let is_begun = head.route.call == Call::Upload && !upload::is_start(&head.headers);
+    let is_short = body.size_hint().exact().is_some_and(|bytes| bytes <= SHORT_BYTES_MAX);
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    is_short
+        && !is_begun
+        && kind.is_some_and(|kind| kind.starts_with("application/json"))
+        && headers::coding(&head.headers).is_none()
 }
 
 /// A WebSocket, whose frames are not read either.

@@ -4,6 +4,7 @@
 //! cut inside a word is whole only when they are joined directly, so runs of several strings are looked
 //! at both ways.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use super::vault::Vault;
 use crate::gemini::text::{Run, Segment};
 use crate::guardrail::{Finding, Guardrails, RuleSet, replace};
 
-/// No text of a caller holds it: see [`Joined::push`]. What an expression matches across it is looked at again,
+/// No text of a caller holds it: see [`without_nul`]. What an expression matches across it is looked at again,
 /// group by group.
 const APART: &str = "\u{0}";
 
@@ -171,10 +172,9 @@ impl Joined {
             self.text.get(one.span()).is_some_and(|text| text.contains(APART)) && one.has_place()
         };
         let (crossing, mut findings): (Vec<_>, Vec<_>) = found.into_iter().partition(crosses);
-        let touched = |group: &&Range<usize>| {
-            crossing.iter().any(|one| one.start < group.end && group.start < one.end)
-        };
-        for group in self.groups.iter().filter(touched) {
+        let touched: BTreeSet<usize> =
+            crossing.iter().flat_map(|one| self.touched(&one.span())).collect();
+        for group in touched.into_iter().filter_map(|group| self.groups.get(group)) {
             let text = self.text.get(group.clone()).unwrap_or_default();
             let alone = guardrails.scan(text, rules).into_iter();
             findings.extend(alone.map(|one| one.behind(group.start)));
@@ -184,15 +184,21 @@ impl Joined {
         findings
     }
 
-    /// Adds a text. An U+0000 of its own would keep words apart that a reader takes together: a character
-    /// as short, which nobody sees either, stands for it.
-    fn push(&mut self, text: &str) {
-        if text.contains('\0') {
-            self.text.push_str(&text.replace('\0', "\u{1}"));
-        } else {
-            self.text.push_str(text);
-        }
+    /// The groups that a stretch has a part of.
+    fn touched(&self, span: &Range<usize>) -> Range<usize> {
+        let first = self.groups.partition_point(|group| group.end <= span.start);
+        first..self.groups.partition_point(|group| group.start < span.end)
     }
+
+    fn push(&mut self, text: &str) {
+        self.text.push_str(&without_nul(text));
+    }
+}
+
+/// A text as it is read. An U+0000 of its own would keep words apart that a reader takes together: a character
+/// as short, which nobody sees either, stands for it.
+pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{1}").into() } else { text.into() }
 }
 
 /// Bytes of a segment's text, and what goes there.

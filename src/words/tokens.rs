@@ -72,6 +72,17 @@ impl ServiceTier {
 impl Usage {
     /// Whether the parts add up to the total, as they do in every answer on record.
     pub fn adds_up(&self) -> bool {
-        self.prompt + self.candidates + self.thoughts + self.tool_use == self.total
+        self.parts() == self.total
+    }
+
+    /// Whether only the total is told, as of a cache that was made: nobody knows what it costs.
+    pub fn is_total_only(&self) -> bool {
+        self.total > 0 && self.parts() == 0
+    }
+
+    fn parts(&self) -> u64 {
+        [self.prompt, self.candidates, self.thoughts, self.tool_use]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn inspect(
     exchange.rest();
     let body = read_body(proxy, body).await;
     exchange.work();
-    let body = body?;
+    let body = if is_start(&head.headers) { identify::without_ours(body?) } else { body? };
     let Ok(text) = std::str::from_utf8(&body) else {
         unscannable(proxy, "an upload that is no text in UTF-8")?;
         return Ok(Cleared::unread(head, OutgoingBody::Whole(body)));
@@ -58,15 +58,21 @@ pub(super) async fn inspect(
     Ok(Cleared::unread(head, OutgoingBody::Whole(body)))
 }
 
+/// Whether a request only says what is going to be uploaded.
+pub(super) fn is_start(headers: &HeaderMap) -> bool {
+    commands(headers, "start")
+}
+
 /// Whether more of the file came before this request, or comes after it.
 fn is_piece(headers: &HeaderMap) -> bool {
-    let says = |what: &str| {
-        let values = headers.get_all(headers::UPLOAD_COMMAND).iter();
-        let mut commands =
-            values.filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(','));
-        commands.any(|one| one.trim().eq_ignore_ascii_case(what))
-    };
     let offset = headers.get(headers::UPLOAD_OFFSET);
     let is_first = offset.is_none_or(|offset| offset.as_bytes() == b"0");
-    says("upload") && !(says("finalize") && is_first)
+    commands(headers, "upload") && !(commands(headers, "finalize") && is_first)
+}
+
+fn commands(headers: &HeaderMap, what: &str) -> bool {
+    let values = headers.get_all(headers::UPLOAD_COMMAND).iter();
+    let mut commands =
+        values.filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(','));
+    commands.any(|one| one.trim().eq_ignore_ascii_case(what))
 }

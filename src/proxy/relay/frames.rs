@@ -18,7 +18,7 @@ use crate::gemini::{json, text};
 use crate::guardrail::{Direction, Finding, Holes, Stands, Verdict, Window};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::inspect::{AnswerPlan, edit};
-use crate::proxy::texts::{Hole, fill};
+use crate::proxy::texts::{Hole, fill, without_nul};
 use crate::proxy::vault::Restorer;
 use crate::telemetry;
 
@@ -281,7 +281,7 @@ impl FrameReader {
         });
         let start = channel.len;
         channel.len += piece.len();
-        let progress = channel.window.push(piece);
+        let progress = channel.window.push(&without_nul(piece));
         let (restored, decided) = channel.restorer.push(&self.plan.vault, piece);
         channel.decided = progress.safe_to.min(decided);
         for (span, value) in restored {
@@ -359,7 +359,7 @@ impl FrameReader {
 
     /// What is found in a string by itself.
     fn alone(&mut self, segment: &Segment, exchange: &mut Exchange) -> Vec<Finding> {
-        let findings = self.plan.guardrails.scan(&segment.text, &self.plan.rules);
+        let findings = self.plan.guardrails.scan(&without_nul(&segment.text), &self.plan.rules);
         if !findings.is_empty() {
             self.note(&findings, exchange);
         }
