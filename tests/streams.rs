@@ -85,6 +85,22 @@ async fn a_condemned_stream_ends_properly_before_the_phrase_for_every_chunk_size
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stands_around_a_frame_is_looked_at_too() {
+    let address = raw::upstream(
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: well\nevent: custom\ndata: {\"a\":1}\n\n\
+          : go kill yourself\ndata: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n",
+    )
+    .await;
+    let sidecar = Sidecar::start(Options::to(&format!("http://{address}"))).await;
+    let answer = sidecar.say(STREAM, &[], "hello").await;
+    let first = ": well\nevent: custom\ndata: {\"a\":1}\n\n";
+    let last = "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n\r\n";
+    assert_eq!(answer.text, format!("{first}{last}"));
+    let violations = &sidecar.execution(&answer).await["guardrail_violations"];
+    assert!(!violations.as_array().unwrap().is_empty(), "{violations}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redaction_in_a_stream_does_not_depend_on_the_cut() {
     let rule = guardrail(
         "mail",

@@ -23,6 +23,8 @@ pub struct Frame {
     pub payload: Bytes,
     /// What stands behind it: line ends, blank lines.
     pub after: Bytes,
+    /// The bytes that came, where they are others than the three pieces.
+    original: Option<Bytes>,
 }
 
 /// The events of the Interactions API, whose clients go by the name.
@@ -38,56 +40,60 @@ const EVENTS: [&str; 9] = [
     "ping",
 ];
 
-/// Whether nothing stands before a payload but the name of a known event.
-fn is_named_event(before: &[u8]) -> bool {
-    let text = before.strip_suffix(b"data: ").or_else(|| before.strip_suffix(b"data:"));
-    let line = text.and_then(|text| text.trim_ascii().strip_prefix(b"event:"));
-    line.is_some_and(|name| EVENTS.iter().any(|event| event.as_bytes() == name.trim_ascii()))
-}
-
 impl Frame {
     /// The bytes of the whole frame.
     pub fn len(&self) -> usize {
         self.before.len() + self.payload.len() + self.after.len()
     }
 
-    /// Leaves nothing around the payload that could carry text past whoever reads the payload: comments
-    /// and event names go. `false` when there is text where only framing belongs.
-    pub fn strip_to_payload(&mut self, framing: Framing) -> bool {
-        let is_framing = |bytes: &[u8], marks: &[u8]| {
-            bytes.iter().all(|byte| byte.is_ascii_whitespace() || marks.contains(byte))
-        };
-        match framing {
-            Framing::JsonArray => {
-                is_framing(&self.before, b"[],") && is_framing(&self.after, b"],")
-            }
-            Framing::Sse if self.payload.is_empty() => {
-                let is_field = |line: &[u8]| {
-                    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-                    line.is_empty() || matches!(name, b"" | b"data" | b"event" | b"id" | b"retry")
-                };
-                let only_fields =
-                    self.before.split(|byte| matches!(byte, b'\n' | b'\r')).all(is_field);
-                if !is_framing(&self.before, b"") {
-                    self.before = Bytes::new();
-                }
-                only_fields
-            }
-            Framing::Sse => {
-                if self.before.trim_ascii() != b"data:" && !is_named_event(&self.before) {
-                    self.before = Bytes::from_static(b"data: ");
-                }
-                if !is_framing(&self.after, b"") {
-                    self.after = Bytes::from_static(b"\r\n\r\n");
-                }
-                true
+    /// The text around the payload: comments, names of events, ids. `None` when there is something that is
+    /// neither these nor framing.
+    pub fn beside(&self, framing: Framing) -> Option<String> {
+        if framing == Framing::JsonArray {
+            let is_framing =
+                |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'[' | b']' | b',');
+            return self.before.iter().chain(&self.after).all(is_framing).then(String::new);
+        }
+        let mut text = String::new();
+        for piece in [&self.before, &self.after] {
+            for line in std::str::from_utf8(piece).ok()?.split(['\n', '\r']) {
+                text.push_str(beside(line)?);
             }
         }
+        Some(text)
+    }
+
+    /// Takes away what stands around the payload and is no framing.
+    pub fn strip_to_payload(&mut self) {
+        (self.before, self.after) = if self.payload.is_empty() {
+            (Bytes::new(), Bytes::new())
+        } else {
+            (Bytes::from_static(b"data: "), Bytes::from_static(b"\r\n\r\n"))
+        };
+        self.original = None;
+    }
+
+    /// Puts another document into the place of the payload.
+    pub fn replace_payload(&mut self, payload: Bytes) {
+        self.payload = payload;
+        self.original = None;
     }
 
     /// Whether the frame has no bytes at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// What a line of an event says beside its data, which is read by itself; nothing of it is left out but names that
+/// every stream has. `None`: it is no line of an event.
+fn beside(line: &str) -> Option<&str> {
+    let (field, value) = line.split_once(':').unwrap_or((line, ""));
+    match field {
+        "data" if value.trim().is_empty() => Some(""),
+        "event" if EVENTS.contains(&value.trim()) => Some(""),
+        "" | "event" | "id" | "retry" => Some(value),
+        _ => None,
     }
 }
 
@@ -160,7 +166,7 @@ impl Frames {
         match self.framing {
             Framing::Sse => event(rest),
             Framing::JsonArray => {
-                Frame { before: rest, payload: Bytes::new(), after: Bytes::new() }
+                Frame { before: rest, payload: Bytes::new(), after: Bytes::new(), original: None }
             }
         }
     }
@@ -185,7 +191,8 @@ impl Frames {
                 let mut bytes = self.buffer.split_to(at + 1).freeze();
                 self.scanned = 0;
                 let before = bytes.split_to(start);
-                return Some(Frame { before, payload: bytes, after: Bytes::new() });
+                let after = Bytes::new();
+                return Some(Frame { before, payload: bytes, after, original: None });
             }
         }
         None
@@ -255,14 +262,14 @@ fn event(bytes: Bytes) -> Frame {
         at += line.len() + 1;
     }
     match data.as_slice() {
-        [] => Frame { before: bytes, payload: Bytes::new(), after: Bytes::new() },
+        [] => Frame { before: bytes, payload: Bytes::new(), after: Bytes::new(), original: None },
         [one] => {
             let mut rest = bytes;
             let before = rest.split_to(one.start);
             let payload = rest.split_to(one.len());
-            Frame { before, payload, after: rest }
+            Frame { before, payload, after: rest, original: None }
         }
-        // Several data lines are one document with line feeds between; it goes on as one line.
+        // Several data lines are one document with line feeds between; changed, it goes on as one line.
         many => {
             let mut payload = BytesMut::new();
             for (index, range) in many.iter().enumerate() {
@@ -271,10 +278,19 @@ fn event(bytes: Bytes) -> Frame {
                 }
                 payload.extend_from_slice(bytes.get(range.clone()).unwrap_or_default());
             }
+            let others = bytes.split(|byte| matches!(byte, b'\n' | b'\r'));
+            let others = others.filter(|line| !line.is_empty() && !line.starts_with(b"data:"));
+            let mut before = others.fold(BytesMut::new(), |mut before, line| {
+                before.extend_from_slice(line);
+                before.extend_from_slice(b"\n");
+                before
+            });
+            before.extend_from_slice(b"data: ");
             Frame {
-                before: Bytes::from_static(b"data: "),
+                before: before.freeze(),
                 payload: payload.freeze(),
                 after: Bytes::from_static(b"\r\n\r\n"),
+                original: Some(bytes),
             }
         }
     }
@@ -283,6 +299,9 @@ fn event(bytes: Bytes) -> Frame {
 impl Frame {
     /// The frame as one buffer, without copying when it is still in one piece upstream's way.
     pub fn into_bytes(mut self) -> Bytes {
+        if let Some(original) = self.original {
+            return original;
+        }
         if self.payload.is_empty() && self.after.is_empty() {
             return self.before;
         }
@@ -336,23 +355,30 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_framing_stays_around_a_payload() {
-        for (text, framing, passes, left) in [
-            ("data: {}\r\n\r\n", Framing::Sse, true, "data: {}\r\n\r\n"),
-            ("\ndata:{}\n\n", Framing::Sse, true, "\ndata:{}\n\n"),
-            ("event: kill\ndata: {}\nid: x\n\n", Framing::Sse, true, "data: {}\r\n\r\n"),
-            ("event: done\ndata: {}\n\n", Framing::Sse, true, "event: done\ndata: {}\n\n"),
-            (": kill\n\n", Framing::Sse, true, ""),
-            ("<html>\n\n", Framing::Sse, false, ""),
-            ("{\"candidates\":[]}\n\n", Framing::Sse, false, ""),
-            (",\r\n{}", Framing::JsonArray, true, ",\r\n{}"),
-            ("kill {}", Framing::JsonArray, false, "kill {}"),
+    fn what_stands_around_a_payload_is_told_and_can_be_taken_away() {
+        for (text, framing, beside, left) in [
+            ("data: {}\r\n\r\n", Framing::Sse, Some(""), "data: {}\r\n\r\n"),
+            ("\ndata:{}\n\n", Framing::Sse, Some(""), "data: {}\r\n\r\n"),
+            ("event: kill\ndata: {}\nid: x\n\n", Framing::Sse, Some(" kill x"), "data: {}\r\n\r\n"),
+            ("event: done\ndata: {}\n\n", Framing::Sse, Some(""), "data: {}\r\n\r\n"),
+            ("id:7\ndata: {\ndata: }\n\n", Framing::Sse, Some("7"), "data: { }\r\n\r\n"),
+            (": kill\n\n", Framing::Sse, Some(" kill"), ""),
+            ("<html>\n\n", Framing::Sse, None, ""),
+            ("{\"candidates\":[]}\n\n", Framing::Sse, None, ""),
         ] {
             let mut frames = Frames::new(framing, 1 << 20);
             frames.push(text.as_bytes());
             let mut frame = frames.next_frame().unwrap().unwrap();
-            assert_eq!(frame.strip_to_payload(framing), passes, "{text}");
+            assert_eq!(frame.beside(framing).as_deref(), beside, "{text}");
+            assert_eq!(frame.clone().into_bytes(), text.as_bytes());
+            frame.strip_to_payload();
             assert_eq!(frame.into_bytes(), left.as_bytes(), "{text}");
+        }
+        for (text, beside) in [(",\r\n{}", Some("")), ("kill {}", None)] {
+            let mut frames = Frames::new(Framing::JsonArray, 1 << 20);
+            frames.push(text.as_bytes());
+            let frame = frames.next_frame().unwrap().unwrap();
+            assert_eq!(frame.beside(Framing::JsonArray).as_deref(), beside, "{text}");
         }
     }
 

@@ -211,8 +211,12 @@ impl FrameReader {
         exchange: &mut Exchange,
         out: &mut VecDeque<Bytes>,
     ) -> Flow {
-        if !frame.strip_to_payload(self.framing) {
+        let Some(beside) = frame.beside(self.framing) else {
             return self.unreadable(exchange, out);
+        };
+        // Comments and names of events are text too; clients can do without them.
+        if !beside.is_empty() && self.condemns(&beside, exchange) {
+            frame.strip_to_payload();
         }
         self.answer.read(self.plan.dialect, &frame.payload);
         if frame.payload.is_empty() || frame.payload.as_ref() == b"[DONE]" {
@@ -266,6 +270,14 @@ impl FrameReader {
         }
         self.release_decided(out);
         Flow::On
+    }
+
+    fn condemns(&mut self, text: &str, exchange: &mut Exchange) -> bool {
+        let findings = self.plan.guardrails.scan(&without_nul(text), &self.plan.rules);
+        if !findings.is_empty() {
+            self.note(&findings, exchange);
+        }
+        self.plan.guardrails.judge(&findings) >= Verdict::Redact
     }
 
     fn push(&mut self, channel: Run, piece: &str) -> (Range<usize>, Vec<Finding>) {
@@ -479,7 +491,8 @@ impl Held {
         if !self.holes.is_empty() {
             let document = std::str::from_utf8(&self.frame.payload).unwrap_or_default();
             let changed = fill(&self.segments, &self.holes);
-            self.frame.payload = edit(document, &self.segments, &changed).into();
+            let payload = edit(document, &self.segments, &changed).into();
+            self.frame.replace_payload(payload);
         }
         self.frame.into_bytes()
     }
