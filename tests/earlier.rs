@@ -71,11 +71,25 @@ async fn an_interaction_that_was_answered_at_once_does_not_count_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interaction_that_is_cancelled_counts_for_what_it_had_used() {
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::start(Options::to(&upstream.url())).await;
+    for body in ["", "{}"] {
+        let path = format!("{INTERACTIONS}/i9/cancel");
+        let answer = sidecar.post(&path, &[("x-chaperone-user", "ann")], body).await;
+        assert_eq!(answer.json()["status"], "cancelled", "{}", answer.text);
+    }
+    assert_eq!(get(&sidecar, &format!("{INTERACTIONS}/i9")).await, 200);
+    let used = ("interactions.cancel".to_owned(), json!(3), json!("0.000005300000"));
+    assert_eq!(recorded(&sidecar, 1).await, [used]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_answers_of_a_batch_count_once_at_the_price_of_batches() {
     let upstream = Upstream::start().await;
     let sidecar = Sidecar::start(Options::to(&upstream.url())).await;
-    for _ in 0..3 {
-        assert_eq!(get(&sidecar, "/v1beta/batches/b7").await, 200);
+    for path in ["/v1beta/batches/b7", "/v1beta/batches", "/v1beta/batches/b7"] {
+        assert_eq!(get(&sidecar, path).await, 200);
     }
     // Half of 0.30 a million in and 2.50 out.
     let one = ("batches.get".to_owned(), json!(1100), json!("0.000275000000"));

@@ -537,7 +537,7 @@ async fn a_condemned_answer_does_not_arrive_in_any_dialect() {
     let last = stream.text.trim_end().rsplit("\n\n").next().unwrap().to_owned();
     assert!(last.starts_with("event: error\n") && last.contains("content_blocked"), "{last}");
     assert!(!stream.text.contains("yourself"), "{}", stream.text);
-    for path in ["/v1beta/interactions/i7", "/v1beta/batches/b7"] {
+    for path in ["/v1beta/interactions/i7", "/v1beta/batches/b7", "/v1beta/batches"] {
         let read = |script: &str| {
             let request = sidecar.client.get(sidecar.url(path)).header("x-goog-api-key", "k");
             request.header("x-simulate", script.to_owned()).send()

@@ -37,8 +37,8 @@ pub struct Answer {
     pub service_tier: Option<ServiceTier>,
     /// When it was made, where it was made earlier.
     pub created_at: Option<Timestamp>,
-    /// The answers in it, if it is a batch that is done.
-    pub batch: Option<Box<Batch>>,
+    /// The batches in it that are done.
+    pub batches: Vec<Batch>,
     /// The searches it rests on, as hashes: frames repeat them, and each is billed once.
     searches: BTreeSet<u64>,
     /// Whether it rests on maps.
@@ -130,8 +130,8 @@ impl Answer {
         keep(&mut self.model_version, answer.model_version);
         keep(&mut self.response_id, answer.response_id);
         keep(&mut self.error, answer.error.as_ref().map(error_status));
-        if answer.done == Some(true) {
-            self.batch = Batch::read(payload).map(Box::new);
+        if answer.done == Some(true) || answer.operations.is_some() {
+            self.batches = Batch::read(payload);
         }
         true
     }
@@ -239,6 +239,8 @@ struct NativeAnswer {
     error: Option<Value>,
     /// Of an operation.
     done: Option<bool>,
+    /// In a list of them.
+    operations: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::Dialect;
 use super::answer::Answer;
 use super::route::Call;
+use crate::words::tokens::Usage;
 
 /// A batch that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +22,24 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads an operation. Nothing, if its answers are not in it: it has failed, was of another kind, or they
-    /// are in a file.
-    pub fn read(payload: &[u8]) -> Option<Self> {
-        let operation: Value = serde_json::from_slice(payload).ok()?;
+    /// Reads an operation, or a list of them.
+    pub fn read(payload: &[u8]) -> Vec<Self> {
+        let document: Value = serde_json::from_slice(payload).unwrap_or_default();
+        match document.get("operations") {
+            Some(Value::Array(operations)) => operations.iter().filter_map(Self::of).collect(),
+            _ => Self::of(&document).into_iter().collect(),
+        }
+    }
+
+    /// Nothing, if its answers are not in it: it is not done or has failed, was of another kind, or they are in
+    /// a file.
+    fn of(operation: &Value) -> Option<Self> {
+        let is_done = operation.get("done") == Some(&Value::Bool(true));
+        let operation = Some(operation).filter(|_| is_done)?;
         let metadata = operation.get("metadata");
         let told = |name: &str| metadata.and_then(|all| all.get(name)?.as_str());
-        let output = operation.get("response")?.get("inlinedResponses")?;
-        let answers = output.get("inlinedResponses").unwrap_or(output).as_array()?;
+        let outputs = [operation.get("response"), metadata.and_then(|all| all.get("output"))];
+        let answers = outputs.into_iter().flatten().find_map(answers)?;
         Some(Self {
             name: operation.get("name")?.as_str()?.to_owned(),
             created_at: told("createTime").and_then(|time| time.parse().ok()),
@@ -38,11 +49,30 @@ impl Batch {
     }
 }
 
+/// The answers in an output, of text or of embeddings.
+fn answers(output: &Value) -> Option<&Vec<Value>> {
+    let kinds = ["inlinedResponses", "inlinedEmbedContentResponses"];
+    let list = kinds.iter().find_map(|kind| output.get(kind))?;
+    list.get("inlinedResponses").unwrap_or(list).as_array()
+}
+
 /// Of one request: a response, or an error.
 fn answer(item: &Value) -> Answer {
-    let mut answer = Answer::to(Call::Generate);
     let document = item.get("response").unwrap_or(item);
+    if document.get("embedding").is_some() {
+        return embedding(document);
+    }
+    let mut answer = Answer::to(Call::Generate);
     answer.read(Dialect::Native, document.to_string().as_bytes());
+    answer
+}
+
+/// It tells its tokens itself; 64 bits come as a text.
+fn embedding(document: &Value) -> Answer {
+    let mut answer = Answer::to(Call::Submit(Dialect::Native, "embedContent"));
+    let tokens = document.get("tokenCount");
+    let tokens = tokens.and_then(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()));
+    answer.usage = tokens.map(|tokens| Usage { prompt: tokens, total: tokens, ..Usage::default() });
     answer
 }
 
@@ -62,10 +92,21 @@ mod tests {
                            {"error": {"code": 400, "status": "INVALID_ARGUMENT"}}]);
         let metadata =
             json!({"model": "models/gemini-2.5-flash", "createTime": "2026-11-26T10:00:00.25Z"});
-        for output in [json!({"inlinedResponses": items}), items] {
+        let nested = json!({"inlinedResponses": {"inlinedResponses": items}});
+        let mut told_there = metadata.clone();
+        told_there["output"] = nested.clone();
+        for (response, metadata) in [
+            (nested.clone(), &metadata),
+            (json!({"inlinedResponses": items}), &metadata),
+            (nested, &told_there),
+            (json!({"@type": "t"}), &told_there),
+        ] {
             let operation = json!({"name": "batches/b1", "done": true, "metadata": metadata,
-                                   "response": {"inlinedResponses": output}});
-            let batch = Batch::read(operation.to_string().as_bytes()).unwrap();
+                                   "response": response});
+            let listed = json!({"operations": [operation, {"name": "batches/b2", "done": false}]});
+            let batches = Batch::read(listed.to_string().as_bytes());
+            assert_eq!(batches, Batch::read(operation.to_string().as_bytes()));
+            let [batch] = batches.as_slice() else { panic!("{batches:?}") };
             assert_eq!(batch.name, "batches/b1");
             assert_eq!(batch.created_at, "2026-11-26T10:00:00.25Z".parse().ok());
             assert_eq!(batch.answers.len(), 2);
@@ -78,7 +119,22 @@ mod tests {
             json!({"name": "batches/b1", "done": true, "response": {"responsesFile": "files/f"}}),
             json!({"name": "batches/b1", "done": true, "error": {"code": 13}}),
         ] {
-            assert_eq!(Batch::read(other.to_string().as_bytes()), None, "{other}");
+            assert_eq!(Batch::read(other.to_string().as_bytes()), [], "{other}");
+        }
+    }
+
+    #[test]
+    fn embeddings_of_a_batch_tell_their_tokens() {
+        let one =
+            |count| json!({"response": {"embedding": {"values": [0.5]}, "tokenCount": count}});
+        let items = json!({"inlinedResponses": [one(json!("5")), one(json!(6)), one(json!(null))]});
+        for kind in ["inlinedResponses", "inlinedEmbedContentResponses"] {
+            let operation = json!({"name": "batches/e", "done": true, "response": {kind: items}});
+            let batches = Batch::read(operation.to_string().as_bytes());
+            let used: Vec<_> =
+                batches[0].answers.iter().map(|one| one.used().map(|used| used.prompt)).collect();
+            assert_eq!(used, [Some(5), Some(6), None], "{kind}");
+            assert!(batches[0].answers.iter().all(Answer::is_success));
         }
     }
 }

@@ -94,17 +94,28 @@ pub enum Place {
 /// Whether a path leads below a member whose names are the application's own.
 pub fn is_free(path: &[Step<'_>]) -> bool {
     path.iter().enumerate().any(|(at, step)| {
-        let before = path.get(..at).unwrap_or_default();
-        FREE_FORM.iter().any(|name| step.is(name))
-            && !(step.is("response") && holds_answers(before))
+        let is_free_form = FREE_FORM.iter().any(|name| step.is(name));
+        is_free_form && !holds_answers(path.get(..=at).unwrap_or_default(), path.get(at + 1))
     })
 }
 
-/// Whether a `response` is that of an operation, or one of a batch in it: the API's own, not a function's.
-fn holds_answers(before: &[Step<'_>]) -> bool {
-    match before {
+/// Whether a member holds what a batch made: the `response` of its operation or of one request in it, or the output
+/// in the operation's `metadata`. Other members of these names are the application's.
+fn holds_answers(path: &[Step<'_>], next: Option<&Step<'_>>) -> bool {
+    let Some((last, before)) = path.split_last() else { return false };
+    let is_of_operation = match before {
         [] => true,
-        [.., list, Step::Index(_)] => list.is("inlinedResponses"),
+        [list, Step::Index(_)] => list.is("operations"),
+        _ => false,
+    };
+    match last {
+        Step::Key(name) if name == "response" => {
+            is_of_operation
+                || matches!(before, [.., list, Step::Index(_)] if list.is("inlinedResponses"))
+        }
+        Step::Key(name) if name == "metadata" => {
+            is_of_operation && next.is_some_and(|next| next.is("output"))
+        }
         _ => false,
     }
 }

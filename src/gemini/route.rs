@@ -43,8 +43,7 @@ pub enum Call {
     /// A body with text whose answer has no place for a verdict: embeddings, batches, cached content,
     /// predictions. In which dialect, and its name.
     Submit(Dialect, &'static str),
-    /// Reads what a model wrote earlier, without a body: in which dialect, and its name. `true`: as
-    /// a stream.
+    /// Asks for what a model wrote earlier: in which dialect, and its name. `true`: as a stream.
     Read(Dialect, &'static str, bool),
     /// Brings a file, or a part of one.
     Upload,
@@ -130,9 +129,7 @@ impl Route {
                 call => call,
             },
             http::Method::PUT if is_upload(&plain) => (Call::Upload, None),
-            http::Method::PATCH if is_under(&plain, "cachedContents") => {
-                (Call::Submit(Dialect::Native, "cachedContents"), None)
-            }
+            http::Method::PATCH => (changed(&plain), None),
             http::Method::GET => (read(&plain, query), None),
             _ => (Call::Opaque, None),
         };
@@ -185,6 +182,17 @@ fn is_upload(path: &str) -> bool {
     segments.any(|one| matches!(one, "upload" | "resumable")) || path.ends_with("/openai/files")
 }
 
+/// What a PATCH changes: cached contents and batches hold prompts.
+fn changed(path: &str) -> Call {
+    let verbs = ["updateEmbedContentBatch", "updateGenerateContentBatch"];
+    let verb = path.rsplit_once(':').map(|(_, verb)| verb);
+    match verbs.into_iter().find(|known| verb == Some(known)) {
+        Some(verb) => Call::Submit(Dialect::Native, verb),
+        None if is_under(path, "cachedContents") => Call::Submit(Dialect::Native, "cachedContents"),
+        None => Call::Opaque,
+    }
+}
+
 /// What a GET reads: answers that were made earlier hold text as others do.
 fn read(path: &str, query: Option<&str>) -> Call {
     if is_under(path, "interactions") {
@@ -194,6 +202,9 @@ fn read(path: &str, query: Option<&str>) -> Call {
     }
     if is_under(path, "batches") {
         return Call::Read(Dialect::Native, "batches.get", false);
+    }
+    if path.ends_with("/batches") && !path.ends_with("/openai/batches") {
+        return Call::Read(Dialect::Native, "batches.list", false);
     }
     Call::Opaque
 }
@@ -209,6 +220,9 @@ fn collection_call(path: &str) -> Option<Call> {
     }
     if path.ends_with("/openai/images/generations") {
         return Some(Call::Submit(Dialect::OpenAi, "images/generations"));
+    }
+    if last == "cancel" && is_under(before, "interactions") {
+        return Some(Call::Read(Dialect::Interactions, "interactions.cancel", false));
     }
     match last {
         "interactions" => Some(Call::Interact),
@@ -328,7 +342,6 @@ mod tests {
             ("/v1beta/openai/embeddings", None, Call::Submit(Dialect::OpenAi, "embeddings"), None),
             ("/v1beta/interactions", None, Call::Interact, None),
             ("/v1beta1/projects/p/locations/l/interactions/", None, Call::Interact, None),
-            ("/v1beta/interactions/i/cancel", None, Call::Opaque, None),
             ("/v1beta/models/m:tune", None, Call::Opaque, None),
             ("/v1beta/models", None, Call::Opaque, None),
             ("/v1beta/models/m%3AgenerateContent", None, Call::Generate, Some("m")),
@@ -347,13 +360,37 @@ mod tests {
             assert_eq!((route.path.as_str(), route.call), (path, call));
             assert_eq!(route.model.as_deref(), model);
         }
-        let interaction = Call::Read(Dialect::Interactions, "interactions.get", true);
-        let batch = Call::Read(Dialect::Native, "batches.get", false);
+    }
+
+    #[test]
+    fn what_was_made_earlier_is_read_and_changed_by_other_methods() {
+        let interaction =
+            |name: &'static str, streams| Call::Read(Dialect::Interactions, name, streams);
+        let batch = |name: &'static str| Call::Read(Dialect::Native, name, false);
         for (method, path, query, call) in [
             (Method::GET, "/v1beta/models/m:generateContent", None, Call::Opaque),
-            (Method::GET, "/v1beta/interactions/i", Some("stream=true"), interaction),
-            (Method::GET, "/v1beta/batches/b", None, batch),
-            (Method::GET, "/v1beta/batches", None, Call::Opaque),
+            (
+                Method::GET,
+                "/v1beta/interactions/i",
+                Some("stream=true"),
+                interaction("interactions.get", true),
+            ),
+            (Method::GET, "/v1beta/batches/b", None, batch("batches.get")),
+            (Method::GET, "/v1beta/batches", None, batch("batches.list")),
+            (Method::GET, "/v1beta/openai/batches", None, Call::Opaque),
+            (
+                Method::POST,
+                "/v1beta/interactions/i/cancel",
+                None,
+                interaction("interactions.cancel", false),
+            ),
+            (
+                Method::PATCH,
+                "/v1beta/batches/b:updateGenerateContentBatch",
+                None,
+                submit("updateGenerateContentBatch"),
+            ),
+            (Method::PATCH, "/v1beta/batches/b", None, Call::Opaque),
             (Method::PATCH, "/v1beta/cachedContents/c", None, submit("cachedContents")),
             (Method::DELETE, "/v1beta/cachedContents/c", None, Call::Opaque),
         ] {

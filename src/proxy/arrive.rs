@@ -104,10 +104,9 @@ pub(super) async fn arrive(
         Call::Read(..) => exchange.reads_earlier(),
         _ => exchange.is_model_call(),
     }
-    if let Call::Read(_, _, streamed) = head.route.call {
-        if !body.is_end_stream() {
-            return Err(Refusal::new(Kind::Malformed, "a GET takes no body here"));
-        }
+    if let Call::Read(_, _, streamed) = head.route.call
+        && body.is_end_stream()
+    {
         let (body, framing) = (Bytes::new(), streamed.then_some(Framing::Sse));
         return Ok(Arrival::Text(Arrived { head, dialect, body, framing, catalog }));
     }
@@ -127,6 +126,7 @@ pub(super) async fn arrive(
         .ok_or_else(|| Refusal::new(Kind::Malformed, "the body must be a JSON object"))?;
     let framing = match head.route.call {
         Call::StreamGenerate(framing) => Some(framing),
+        Call::Read(_, _, true) => Some(Framing::Sse),
         Call::Chat | Call::Interact if members.get("stream") == Some("true") => Some(Framing::Sse),
         Call::Generate
         | Call::CountTokens

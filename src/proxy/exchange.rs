@@ -242,14 +242,13 @@ impl Exchange {
     /// Notes what the answer said about itself, tokens and cost included. `partial`: it was cut.
     pub(super) fn answered(&mut self, answer: &Answer, partial: bool) {
         let Some(open) = &mut self.0 else { return };
-        if let Some(batch) = &answer.batch {
-            open.answered_by_batch(batch);
-        } else {
+        if answer.batches.is_empty() {
             open.identify_earlier(answer);
             let tier = open.tier_billed.or(answer.service_tier).or(open.tier_asked);
             let (prices, tier) = (&open.prices, tier.unwrap_or_default());
             open.execution.answered(answer, partial, prices, tier);
         }
+        answer.batches.iter().for_each(|batch| open.answered_by_batch(batch));
     }
 
     /// Records a try that another one follows, as a call of its own. No experiment counts it, and the prompt and

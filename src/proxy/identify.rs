@@ -22,6 +22,7 @@ use crate::config::{RouteRule, VariableSource};
 use crate::experiment::UNIT_BYTES_MAX;
 use crate::gemini::json::{self, walk};
 use crate::gemini::members::Members;
+use crate::gemini::route::Call;
 use crate::words::ids::Tenant;
 
 /// The member of a body that is ours.
@@ -66,6 +67,10 @@ pub(super) fn identify(
 ) -> Result<Identified, Refusal> {
     let in_body = take_from_body(&mut arrived.body)?;
     let head = &arrived.head;
+    if matches!(head.route.call, Call::Read(..)) && arrived.body.as_ref() == b"{}" {
+        // What a client put there for us was all of it.
+        arrived.body = Bytes::new();
+    }
     let rule = proxy.rules.routes.iter().find(|rule| matches(rule, head));
     let text = |name: &HeaderName| own(&head.headers, name).map(|text| text.map(str::to_owned));
     let tenant = tenant(text(&TENANT)?.or(in_body.tenant), rule);

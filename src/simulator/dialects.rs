@@ -183,25 +183,34 @@ const EARLIER: &str = "2026-11-26T10:00:00Z";
 /// What was made earlier: it says what the call is told to say.
 pub(super) fn read(name: &str, path: &str, script: &Script) -> Response {
     let text = script.say.as_deref().unwrap_or("Echo");
-    let id = path.rsplit('/').next().unwrap_or_default();
-    let answer = if name == "interactions.get" {
+    let is_cancelled = name == "interactions.cancel";
+    let id = path.rsplit('/').nth(usize::from(is_cancelled)).unwrap_or_default();
+    let answer = if name.starts_with("interactions") {
+        let status = if is_cancelled { "cancelled" } else { "completed" };
         json!({
-            "id": id, "object": "interaction", "status": "completed", "model": EARLIER_MODEL, "created": EARLIER,
+            "id": id, "object": "interaction", "status": status, "model": EARLIER_MODEL, "created": EARLIER,
             "steps": [{"type": "model_output", "content": [{"type": "text", "text": text}]}],
             "usage": {"total_input_tokens": 1, "total_output_tokens": 2, "total_tokens": 3},
         })
     } else {
+        let is_list = name == "batches.list";
+        let id = if is_list { "b7" } else { id };
         let one = json!({"response": {
             "candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}],
             "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100},
         }});
         let refused =
             json!({"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}});
-        json!({
+        let output = json!({"inlinedResponses": {"inlinedResponses": [one, one, refused]}});
+        let operation = json!({
             "name": format!("batches/{id}"), "done": true,
-            "metadata": {"model": format!("models/{EARLIER_MODEL}"), "createTime": EARLIER},
-            "response": {"inlinedResponses": {"inlinedResponses": [one, one, refused]}},
-        })
+            "metadata": {
+                "model": format!("models/{EARLIER_MODEL}"), "createTime": EARLIER,
+                "state": "BATCH_STATE_SUCCEEDED", "output": output,
+            },
+            "response": output,
+        });
+        if is_list { json!({"operations": [operation]}) } else { operation }
     };
     unary(&answer, script)
 }
