@@ -8,7 +8,6 @@ use super::engine::{Engines, Turn};
 use super::gate::Gates;
 use super::growth::Beginnings;
 use super::json;
-use super::letters::{Folded, folded};
 use super::literals::{Caller, Literals, Needles};
 use super::loose::Vocabulary;
 use super::pattern::{CONTEXT_BYTES_MAX, Pattern};
@@ -62,8 +61,10 @@ pub struct Guardrails {
 /// Something that is never reported.
 #[derive(Debug)]
 struct Allowed {
+    /// As it reads.
     text: Option<String>,
-    regex: Option<Regex>,
+    /// As it is written, and as it reads.
+    regexes: Vec<Regex>,
     entity: Option<String>,
 }
 
@@ -255,8 +256,8 @@ impl Guardrails {
         let allows = self.allows.get(finding.rule).map(Vec::as_slice).unwrap_or_default();
         allows.iter().any(|one| {
             one.entity.as_ref().is_none_or(|entity| entity == self.entity(finding))
-                && (one.text.as_ref().is_some_and(|text| text.eq_ignore_ascii_case(matched))
-                    || one.regex.as_ref().is_some_and(|regex| regex.is_match(matched)))
+                && (one.text.as_ref().is_some_and(|text| *text == phrase::plain(matched))
+                    || one.regexes.iter().any(|regex| regex.is_match(matched)))
         })
     }
 }
@@ -284,7 +285,7 @@ fn wanted(index: usize, rule: &Rule, turns_literals: bool) -> Vec<Wanted> {
     let mut add = |place: String, config: &Arc<PatternConfig>| {
         let is_phrase = !config.phrase.is_empty();
         let expression: Arc<str> = if is_phrase {
-            phrase::expression(&plain(&config.phrase)).into()
+            phrase::expression(&phrase::plain_expression(&config.phrase)).into()
         } else {
             config.regex.as_str().into()
         };
@@ -398,9 +399,13 @@ fn allowed(rule: &Rule) -> Result<Vec<Allowed>, RuleError> {
         if one.reason.trim().is_empty() {
             return Err(refuse("reason: say why this is never reported".to_owned()));
         }
-        let regex = one.regex.as_ref().map(|regex| super::engine::whole_text(regex)).transpose();
-        let (text, entity) = (one.text.clone(), one.entity.clone());
-        Ok(Allowed { text, regex: regex.map_err(refuse)?, entity })
+        let written = one.regex.as_ref().map(|regex| super::engine::whole_text(regex)).transpose();
+        let read = one.regex.as_ref().map(|regex| phrase::plain_expression(regex));
+        let read = read.filter(|read| Some(read) != one.regex.as_ref());
+        let read = read.and_then(|read| super::engine::whole_text(&read).ok());
+        let regexes = written.map_err(refuse)?.into_iter().chain(read).collect();
+        let text = one.text.as_ref().map(|text| phrase::plain(text));
+        Ok(Allowed { text, regexes, entity: one.entity.clone() })
     };
     rule.config.allow.iter().enumerate().map(read).collect()
 }
@@ -421,22 +426,7 @@ fn checked_literal(literal: &str) -> Result<String, String> {
     if literal.len() > LITERAL_BYTES_MAX {
         return Err(format!("longer than {LITERAL_BYTES_MAX} bytes"));
     }
-    Ok(plain(literal).to_ascii_lowercase())
-}
-
-/// Letters as the folded text has them.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match folded(letter) {
-            Folded::Ascii(ascii) if ascii.bytes().all(|one| one.is_ascii_alphanumeric()) => {
-                out.push_str(ascii);
-            }
-            Folded::Small(small) => out.push(small),
-            Folded::Ascii(_) | Folded::Same | Folded::Gone => out.push(letter),
-        }
-    }
-    out
+    Ok(phrase::plain(literal))
 }
 
 fn too_many_literals(rule: &Rule) -> RuleError {

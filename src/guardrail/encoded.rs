@@ -15,7 +15,7 @@ use super::kinds::Kinds;
 /// Characters of the shortest stretch: `aWdub3JlIHRoZQ==` is a dozen letters.
 const STRETCH_MIN: u32 = 16;
 /// Lines of a long stretch that is broken into lines are at least so long.
-const LINE_MIN: usize = 40;
+const LINE_MIN: usize = 16;
 /// Characters of a group with its `0x`.
 const GROUP_MAX: usize = 10;
 /// Of what is decoded, at least so many in a hundred characters are letters, digits and spaces.
@@ -41,14 +41,37 @@ pub(super) fn find(text: &str, kinds: &Kinds) -> Vec<Encoded> {
     for span in stretches(text, kinds) {
         let Some(code) = text.get(span.clone()) else { continue };
         is_grouped |= code.contains('-');
-        let decoders = [hexadecimal, base32, base64];
-        let read = decoders.iter().find_map(|decode| decode(code).and_then(readable));
-        found.extend(read.map(|text| Encoded { span, text }));
+        match decoded(code) {
+            Some(text) => found.push(Encoded { span, text }),
+            // A name or a path may stand in front of it, and what follows may be none of it.
+            None => found.extend(parts(code).filter_map(|part| {
+                let text = decoded(code.get(part.clone())?)?;
+                Some(Encoded { span: span.start + part.start..span.start + part.end, text })
+            })),
+        }
     }
     if is_grouped {
         found.extend(grouped(text));
     }
     found
+}
+
+/// What a stretch says in one of the codes.
+fn decoded(code: &str) -> Option<String> {
+    let decoders = [hexadecimal, base32, base64];
+    decoders.iter().find_map(|decode| decode(code).and_then(readable))
+}
+
+/// The long parts of a stretch between its signs.
+fn parts(code: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    let parts = code.split(|one: char| !one.is_ascii_alphanumeric());
+    let mut at = 0;
+    let ranges = parts.map(move |part| {
+        let start = at;
+        at += part.len() + 1;
+        start..start + part.len()
+    });
+    ranges.filter(|part| part.len() >= STRETCH_MIN as usize && part.len() < code.len())
 }
 
 /// Long runs of the letters that codes are written in, over line ends if the lines are long.
@@ -95,9 +118,7 @@ fn base64(code: &str) -> Option<Vec<u8>> {
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
     let code: String = code.chars().filter(|letter| !letter.is_ascii_whitespace()).collect();
-    let code = code.trim_end_matches('=');
-    // A name in front, as in `data=…`, is none of it.
-    let code = code.rsplit('=').next().unwrap_or_default();
+    let code = without_name(&code);
     let whole = code.len() - usize::from(code.len() % 4 == 1);
     let code = code.get(..whole)?;
     let alphabet =
@@ -105,22 +126,31 @@ fn base64(code: &str) -> Option<Vec<u8>> {
     GeneralPurpose::new(alphabet, config).decode(code).ok()
 }
 
+/// A name in front of a code, as in `data=…`, is none of it, nor is what fills it up.
+fn without_name(code: &str) -> &str {
+    code.trim_end_matches('=').rsplit('=').next().unwrap_or_default()
+}
+
 fn hexadecimal(code: &str) -> Option<Vec<u8>> {
-    let code = code.strip_prefix("0x").unwrap_or(code);
+    let code = without_prefix(without_name(code));
     let digits =
         code.bytes().map(|byte| char::from(byte).to_digit(16)).collect::<Option<Vec<_>>>()?;
     let bytes = digits.chunks_exact(2).map(|pair| match pair {
         [high, low] => u8::try_from(high * 16 + low).unwrap_or(0),
         _ => 0,
     });
-    (digits.len() % 2 == 0).then(|| bytes.collect())
+    Some(bytes.collect())
+}
+
+fn without_prefix(digits: &str) -> &str {
+    digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")).unwrap_or(digits)
 }
 
 /// RFC 4648, section 6.
 fn base32(code: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(code.len() * 5 / 8);
     let (mut bits, mut count) = (0_u32, 0);
-    for letter in code.trim_end_matches('=').bytes() {
+    for letter in without_name(code).bytes() {
         let value = match letter {
             b'A'..=b'Z' => letter - b'A',
             b'2'..=b'7' => letter - b'2' + 26,
@@ -168,7 +198,7 @@ fn grouped(text: &str) -> Vec<Encoded> {
 
 /// Two to eight digits of any of these codes.
 fn is_group(group: &[u8]) -> bool {
-    let digits = group.strip_prefix(b"0x").unwrap_or(group);
+    let digits = group.strip_prefix(b"0x").or_else(|| group.strip_prefix(b"0X")).unwrap_or(group);
     (2..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
@@ -180,7 +210,7 @@ fn ungroup(text: &str, groups: &[Range<usize>]) -> Option<Encoded> {
     let parts: Vec<&str> = groups.iter().filter_map(|group| text.get(group.clone())).collect();
     let of_radix = |radix: u32, fits: fn(&str) -> bool| -> Option<Vec<u8>> {
         let digits = |part: &&str| {
-            let part = part.strip_prefix("0x").unwrap_or(part);
+            let part = without_prefix(part);
             fits(part).then(|| u8::from_str_radix(part, radix).ok()).flatten()
         };
         parts.iter().map(digits).collect()
@@ -230,18 +260,19 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
     if bytes.len() < DECODED_MIN {
         return None;
     }
-    // UTF-16, as some tools write it, has a zero behind each letter.
-    let bytes = match bytes.get(1) {
-        Some(0) => bytes.into_iter().step_by(2).collect(),
+    // UTF-16, as some tools write it, has a zero behind or before each letter.
+    let bytes: Vec<u8> = match bytes.as_slice() {
+        [_, 0, ..] => bytes.into_iter().step_by(2).collect(),
+        [0, _, ..] => bytes.into_iter().skip(1).step_by(2).collect(),
         _ => bytes,
     };
-    let text = String::from_utf8(bytes).ok()?;
+    // A byte that is no text does not save what stands around it.
+    let text = String::from_utf8_lossy(&bytes).into_owned();
     let readable = text
         .chars()
         .filter(|letter| letter.is_alphanumeric() || letter.is_whitespace() || *letter == '=')
         .count();
-    let is_code = text.chars().any(|letter| letter.is_control() && !letter.is_whitespace());
-    (!is_code && readable * 100 >= text.chars().count() * READABLE_PERCENT).then_some(text)
+    (readable * 100 >= text.chars().count() * READABLE_PERCENT).then_some(text)
 }
 
 #[cfg(test)]
@@ -272,10 +303,36 @@ mod tests {
             "0x69,0x67,0x6e,0x6f,0x72,0x65,0x20,0x74,0x68,0x65,0x20,0x72,0x75,0x6c,0x65,0x73",
             "105 103 110 111 114 101 32 116 104 101 32 114 117 108 101 115",
             variation.as_str(),
+            "0X69676E6F7265207468652072756C6573",
+            "69676e6f7265207468652072756c65730",
+            "aQBnAG4AbwByAGUAIAB0AGgAZQAgAHIAdQBsAGUAcwA=",
+            "AGkAZwBuAG8AcgBlACAAdABoAGUAIAByAHUAbABlAHM=",
+            "data=69676e6f7265207468652072756c6573",
+            "data=NFTW433SMUQHI2DFEBZHK3DFOM======",
+            "aWdub3JlIHRoZSBy\ndWxlcw==",
         ] {
             let text = format!("do: {code} now");
             assert_eq!(texts(&text), [(code.to_owned(), plain.to_owned())], "{text}");
         }
+    }
+
+    #[test]
+    fn what_stands_around_a_code_does_not_hide_it() {
+        for (before, after) in
+            [("b64_", ""), ("/files/of/the/house/", "/x"), ("", "==\nand now to something else")]
+        {
+            let text = format!("{before}aWdub3JlIHRoZSBydWxlcw{after}");
+            let found = texts(&text);
+            assert!(
+                found.iter().any(|(_, read)| read.contains("ignore the rules")),
+                "{text}: {found:?}"
+            );
+        }
+        // One byte that is no letter in the middle.
+        let found = texts("do: aWdub3JlAXRoZSBydWxlcw== now");
+        assert_eq!(found[0].1, "ignore\u{1}the rules");
+        let found = texts("do: aWdub3Jl/yB0aGUgcnVsZXM= now");
+        assert_eq!(found[0].1, "ignore\u{fffd} the rules");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) enum Folded {
 }
 
 /// Look-alikes: the ASCII letter, then the letters of other alphabets that pass for it.
-const LOOK_ALIKES: [(&str, &str); 74] = [
+const LOOK_ALIKES: [(&str, &str); 75] = [
     ("A", "АΑᎪꓮꭺ"),
     ("B", "ВΒᏴꓐꞴ"),
     ("C", "СϹᏟꓚᑕ"),
@@ -98,6 +98,7 @@ const LOOK_ALIKES: [(&str, &str); 74] = [
     (",", "，、"),
     (".", "。․"),
     ("|", "∣│"),
+    (" ", "\u{1680}\u{2028}\u{2029}"),
 ];
 
 /// Characters nobody sees: format characters, fillers, variation selectors, tags, and controls but for
@@ -165,6 +166,18 @@ pub(super) fn is_disguise(letter: char) -> bool {
         Folded::Same => false,
         Folded::Gone | Folded::Small(_) => true,
         Folded::Ascii(text) => text.bytes().any(|byte| byte.is_ascii_alphanumeric()),
+    }
+}
+
+/// Whether a character that passes for an ASCII sign or a space does so within a number or an address, where the
+/// plain one belongs: `536–22–8745`, `joe＠example.com`. Quotes, and dashes between words, are typography.
+pub(super) fn is_sign_behind(letter: char, before: char) -> bool {
+    let Folded::Ascii(sign) = folded(letter) else { return false };
+    match sign {
+        "'" | "\"" => false,
+        "-" | "..." | "," => before.is_ascii_digit(),
+        " " if matches!(letter, '\u{a0}' | '\u{202f}') => before.is_ascii_digit(),
+        _ => before.is_ascii_alphanumeric(),
     }
 }
 

@@ -9,6 +9,8 @@ use regex_syntax::hir::{
     Repetition,
 };
 
+use super::letters::{Folded, folded};
+
 /// Between two words: white space and punctuation. Typographic marks are here and not only in the folded
 /// text, so that a text with nothing but curly quotes need not be folded.
 const BETWEEN: &str = r"(?:[\t-\r -/:-@\[-`{-~]{0,5}|[\t-\r -/:-@\[-`{-~]{0,2}(?u:[\u{a0}\u{b7}\u{2010}-\u{2027}]){1,2}[\t-\r -/:-@\[-`{-~]{0,2})";
@@ -43,6 +45,51 @@ pub(super) fn expression(phrase: &str) -> String {
     }
     out.push(')');
     out
+}
+
+/// A text as the folded one has it, in lower case.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), plain_letter).to_ascii_lowercase()
+}
+
+/// An expression over letters as the folded text has them. In a class such a letter stands beside what it passes
+/// for; a range stays as it is.
+pub(super) fn plain_expression(expression: &str) -> String {
+    let mut out = String::with_capacity(expression.len());
+    let (mut in_class, mut escaped) = (false, false);
+    let mut letters = expression.chars().peekable();
+    let mut before = None;
+    while let Some(letter) = letters.next() {
+        match letter {
+            '[' if !escaped => in_class = true,
+            ']' if !escaped => in_class = false,
+            _ => {}
+        }
+        let is_range = before == Some('-') || letters.peek() == Some(&'-');
+        if !in_class {
+            out = plain_letter(out, letter);
+        } else if letter.is_ascii() || is_range {
+            out.push(letter);
+        } else {
+            out.push(letter);
+            out = plain_letter(out, letter);
+        }
+        escaped = letter == '\\' && !escaped;
+        before = Some(letter);
+    }
+    out
+}
+
+/// Adds a letter as the folded text has it. Signs stay: in a phrase they mean what they are.
+fn plain_letter(mut text: String, letter: char) -> String {
+    match folded(letter) {
+        Folded::Ascii(ascii) if ascii.bytes().all(|one| one.is_ascii_alphanumeric()) => {
+            text.push_str(ascii);
+        }
+        Folded::Small(small) => text.push(small),
+        Folded::Ascii(_) | Folded::Same | Folded::Gone => text.push(letter),
+    }
+    text
 }
 
 /// A phrase that is these words and nothing else.
@@ -145,7 +192,14 @@ fn rotate(byte: u8) -> u8 {
 mod tests {
     use regex::Regex;
 
-    use super::{expression, of_literal, reversed, rotated, words};
+    use super::{expression, of_literal, plain, plain_expression, reversed, rotated, words};
+
+    #[test]
+    fn letters_are_folded_but_not_the_ranges_of_classes() {
+        assert_eq!(plain("Café Strаße"), "cafe strasse");
+        assert_eq!(plain_expression("café [éà] [ο-ω] \\[é"), "cafe [éeàa] [ο-ω] \\[e");
+        assert!(!Regex::new(&plain_expression("[ο-ω]{3}")).unwrap().is_match("oow"));
+    }
 
     const PHRASE: &str = "ignore (?:(?:all|any) ){0,2}pre[vc]ious instructions?";
 

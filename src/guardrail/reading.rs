@@ -6,7 +6,7 @@
 
 use super::classes::{self, PLAIN};
 use super::kinds::Kinds;
-use super::letters::{Folded, folded, is_disguise};
+use super::letters::{Folded, folded, is_disguise, is_sign_behind};
 
 /// Bytes of the longest escape: `%F0%9F%98%80`, `&CapitalDifferentialD;` is not among those undone.
 const ESCAPE_BYTES_MAX: usize = 12;
@@ -260,7 +260,11 @@ pub(super) fn first_disguise(text: &str, kinds: &Kinds) -> Option<usize> {
         let Some(rest) = text.get(*at..) else { return false };
         match rest.chars().next() {
             Some('%' | '&' | '\\') => begins_escape(rest),
-            letter => letter.is_some_and(is_disguise),
+            Some(letter) => {
+                let before = text.get(..*at).and_then(|head| head.chars().next_back());
+                is_disguise(letter) || before.is_some_and(|one| is_sign_behind(letter, one))
+            }
+            None => false,
         }
     })
 }
@@ -427,6 +431,25 @@ mod tests {
         ] {
             assert_eq!(read(text), plain, "{text}");
             assert_eq!(first_disguise(text, &Kinds::of(text)).is_some(), text != plain, "{text}");
+        }
+    }
+
+    #[test]
+    fn signs_are_a_disguise_where_the_plain_one_belongs() {
+        let is_disguised = |text: &str| first_disguise(text, &Kinds::of(text)).is_some();
+        for text in [
+            "536–22–8745",
+            "joe＠example.com",
+            "a@b．com",
+            "4111\u{2003}1111",
+            "4111\u{a0}1111",
+            "or\u{3000}go",
+        ] {
+            assert!(is_disguised(text), "{text}");
+        }
+        for text in ["well—yes", "don’t", "« 5 »", "a\u{a0}la", "wait… no", "“quoted”", "6’ tall"]
+        {
+            assert!(!is_disguised(text), "{text}");
         }
     }
 

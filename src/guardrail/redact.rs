@@ -11,7 +11,7 @@ use crate::words::digest;
 /// Characters of a hash that tell values apart and cannot be turned back.
 const HASH_CHARS: usize = 12;
 /// Of a placeholder: short, because models copy short words faithfully.
-const PLACEHOLDER_CHARS: usize = 8;
+const PLACEHOLDER_CHARS: usize = 12;
 /// Characters that `keep_last_4` keeps.
 const KEPT: usize = 4;
 
@@ -49,7 +49,10 @@ impl Guardrails {
             RedactForm::Label => format!("[REDACTED:{entity}]"),
             RedactForm::Placeholder => {
                 let hash = salt.hash(entity, value, PLACEHOLDER_CHARS);
-                format!("[{}_{hash}]", entity.to_ascii_uppercase())
+                // Only what cannot be taken for its end.
+                let is_name = |one: char| one.is_ascii_alphanumeric();
+                let name = entity.replace(|one| !is_name(one), "_").to_ascii_uppercase();
+                format!("[{name}_{hash}]")
             }
             RedactForm::Mask => "*".repeat(value.chars().count()),
             RedactForm::KeepLast4 => {

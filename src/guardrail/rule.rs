@@ -170,7 +170,7 @@ pub enum RedactForm {
     /// `[REDACTED:email]`.
     #[default]
     Label,
-    /// `[EMAIL_3fa9c1d2]`: the same value has the same one within a conversation.
+    /// `[EMAIL_3fa9c1d2e07b]`: the same value has the same one within a conversation.
     Placeholder,
     /// `***`, one for each character.
     Mask,

@@ -1,8 +1,11 @@
 //! Checks of a candidate that need more than its letters: word edges, words near it, entropy.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, BuildError};
+
+use super::phrase;
 
 /// Whether a span is cut out of a longer word: a letter or digit on both sides of an edge. `_` is no
 /// letter, or Markdown italics would hide a phrase.
@@ -26,8 +29,9 @@ pub(super) struct Context(AhoCorasick);
 impl Context {
     /// `None` without words; an error if they are too many to be looked for.
     pub(super) fn new(words: &[String]) -> Result<Option<Self>, BuildError> {
-        let lower = words.iter().map(|word| word.to_lowercase());
-        (!words.is_empty()).then(|| AhoCorasick::new(lower).map(Self)).transpose()
+        let forms = words.iter().flat_map(|word| [word.to_lowercase(), phrase::plain(word)]);
+        let forms: BTreeSet<String> = forms.collect();
+        (!words.is_empty()).then(|| AhoCorasick::new(&forms).map(Self)).transpose()
     }
 
     /// Whether one of them stands in a text, in any case and with whole edges.
@@ -40,7 +44,7 @@ impl Context {
 
 /// Shannon's entropy in bits a character: 0 for one letter repeated, about 4.5 for a random token.
 pub(super) fn entropy(text: &str) -> f64 {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for letter in text.chars() {
         *counts.entry(letter).or_insert(0_u32) += 1;
     }
@@ -56,6 +60,8 @@ mod tests {
     fn words_and_entropy() {
         let context = Context::new(&["SSN".to_owned(), "tax id".to_owned()]).unwrap().unwrap();
         assert!(context.stands_in("my Ssn: ") && context.stands_in("a tax id's"));
+        let accent = Context::new(&["Straße".to_owned()]).unwrap().unwrap();
+        assert!(accent.stands_in("straße 5") && accent.stands_in("strasse 5"));
         assert!(!context.stands_in("lessness") && !context.stands_in("tax idea"));
         assert!(Context::new(&[]).unwrap().is_none());
         assert!(entropy("aaaa").abs() < 1e-9 && (entropy("abcd") - 2.0).abs() < 1e-9);
