@@ -4,10 +4,14 @@
 //! The header `x-simulate` scripts one call: `say=BASE64URL` fixes the answer's text, `status=503`
 //! fails, `delay_ms=N` waits before the head, `gap_ms=N` between frames, `chunk=N` sets the letters of
 //! a frame, `cut` breaks a stream off, `no_finish` ends it without a reason, `gzip` codes the answer,
-//! `call=NAME` answers with a call of that function for the town of Ulm.
+//! `call=NAME` answers with a call of that function for the town of Ulm, `continues` gives every frame a token to go
+//! on from.
+//!
+//! What the request asks for shapes the answer too: thoughts, a search, a tier of service, enums as integers.
 
 mod answer;
 mod dialects;
+mod resources;
 mod schema;
 mod script;
 mod upload;
@@ -19,13 +23,14 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::gemini::route::{Call, Route};
+use crate::gemini::usage::TIER_HEADER;
 use crate::words::digest;
 use script::Script;
 use upload::Uploads;
@@ -107,7 +112,7 @@ async fn answered(State(simulator): State<Simulator>, request: Request) -> Respo
         body: serde_json::from_slice(&body)
             .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body))),
     });
-    let script = Script::read(&parts.headers);
+    let script = Script::read(&parts.headers, query.as_deref());
     if let Some(delay) = script.delay {
         tokio::time::sleep(delay).await;
     }
@@ -154,7 +159,9 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
                 );
             }
             match answer::native_request(body, route.call) {
-                Ok(asked) => answer::native(route.call, &model, &asked, script),
+                Ok(asked) => {
+                    billed(answer::native(route.call, &model, &asked, script), &asked.tier)
+                }
                 Err(message) => error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &message),
             }
         }
@@ -162,13 +169,21 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
         Call::Interact => dialects::interaction(body, script),
         Call::Submit(_, name) => dialects::submitted(name, body),
         Call::Read(_, name, _) => dialects::read(name, &route.path, script),
-        Call::Opaque if *method == Method::GET && route.path.ends_with("/models") => {
-            json_response(StatusCode::OK, &answer::models())
-        }
-        Call::Upload | Call::Opaque => {
-            error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here")
-        }
+        Call::Opaque => resources::answer(method, &route.path),
+        Call::Upload => nothing_here(),
     }
+}
+
+/// The tier of service that a call is billed at, where the service tells it.
+fn billed(mut response: Response, tier: &str) -> Response {
+    if let Ok(tier) = HeaderValue::from_str(tier) {
+        response.headers_mut().insert(TIER_HEADER, tier);
+    }
+    response
+}
+
+fn nothing_here() -> Response {
+    error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here")
 }
 
 fn has_key(headers: &HeaderMap, query: Option<&str>) -> bool {

@@ -21,6 +21,7 @@ mod control;
 mod cuts;
 mod damage;
 mod dataset;
+mod dialects;
 mod disk;
 mod earlier;
 mod erasure;

@@ -9,10 +9,11 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::script::Script;
 use super::{error, json_response, schema};
+use crate::gemini::json::camel;
 use crate::gemini::route::Call;
 use crate::gemini::stream::Framing;
 
@@ -21,20 +22,26 @@ const LETTERS_OF_A_CALL: usize = 20;
 /// Letters of a system instruction that an answer repeats.
 const SYSTEM_SHOWN: usize = 60;
 
+/// What a model says before its answer, to whoever wants to know its thoughts.
+const THOUGHT: &str = "The user wants an echo.";
+/// The signature of a part, in base64.
+const SIGNATURE: &str = "c2lnbmVk";
+
 /// What a request says, as far as the answer shows it.
+#[derive(Default)]
 pub(super) struct Asked {
     system: Option<String>,
     user: String,
     letters: usize,
+    pub(super) tier: String,
+    /// Whether thoughts are shown.
+    thinks: bool,
+    /// Whether the web may be searched.
+    searches: bool,
 }
 
 pub(super) fn knows(model: &str) -> bool {
     model.starts_with("gemini-")
-}
-
-pub(super) fn models() -> Value {
-    let model = |name: &str| json!({"name": format!("models/{name}"), "displayName": name});
-    json!({"models": [model("gemini-2.5-flash"), model("gemini-2.5-pro")]})
 }
 
 /// Reads a native body as strictly as the service does.
@@ -58,15 +65,25 @@ pub(super) fn native_request(body: &Bytes, call: Call) -> Result<Asked, String> 
     if contents.is_empty() {
         return Err("* GenerateContentRequest.contents: contents is not specified".to_owned());
     }
-    let system = members
-        .get("systemInstruction")
-        .or_else(|| members.get("system_instruction"))
-        .map(parts_text);
+    let member = |name: &str| members.iter().find(|(one, _)| camel(one.as_str().into()) == name);
+    let system = member("systemInstruction").map(|(_, content)| parts_text(content));
+    let tier = member("serviceTier").and_then(|(_, tier)| tier.as_str()).unwrap_or("standard");
+    let holds = |name: &str, what: &str| {
+        member(name).is_some_and(|(_, held)| held.to_string().contains(what))
+    };
     let is_user =
         |content: &&Value| content.get("role").and_then(Value::as_str).unwrap_or("user") == "user";
     let user = contents.iter().rev().find(is_user).map(parts_text).unwrap_or_default();
     let letters = contents.iter().map(|content| parts_text(content).len()).sum::<usize>();
-    Ok(Asked { letters: letters + system.as_ref().map_or(0, String::len), system, user })
+    Ok(Asked {
+        letters: letters + system.as_ref().map_or(0, String::len),
+        system,
+        user,
+        tier: tier.to_owned(),
+        thinks: holds("generationConfig", "\"includeThoughts\":true")
+            || holds("generationConfig", "\"include_thoughts\":true"),
+        searches: holds("tools", "\"googleSearch\"") || holds("tools", "\"google_search\""),
+    })
 }
 
 pub(super) fn native(call: Call, model: &str, asked: &Asked, script: &Script) -> Response {
@@ -82,27 +99,36 @@ pub(super) fn native(call: Call, model: &str, asked: &Asked, script: &Script) ->
         };
     }
     let text = says(asked, script);
+    let frame = |part: &Value, total| native_frame(model, asked, part, total, script);
     match call {
         Call::StreamGenerate(framing) => {
-            let frames: Vec<Value> = pieces(&text, script.chunk)
-                .into_iter()
-                .map(|(piece, done)| {
-                    native_frame(
-                        model,
-                        asked,
-                        &json!({"text": piece}),
-                        done.then_some(text.len()),
-                        script,
-                    )
-                })
-                .collect();
-            stream(&frames, framing, script)
+            let said = pieces(&text, script.chunk).into_iter().map(|(piece, done)| {
+                frame(&text_part(piece, asked, done), done.then_some(text.len()))
+            });
+            let thoughts = asked.thinks.then(|| frame(&thought_part(), None));
+            stream(&thoughts.into_iter().chain(said).collect::<Vec<_>>(), framing, script)
         }
         _ => {
-            let part = json!({"text": text});
-            unary(&native_frame(model, asked, &part, Some(text.len()), script), script)
+            let mut whole = frame(&text_part(&text, asked, true), Some(text.len()));
+            let parts = whole.pointer_mut("/candidates/0/content/parts");
+            if let (true, Some(Value::Array(parts))) = (asked.thinks, parts) {
+                parts.insert(0, thought_part());
+            }
+            unary(&whole, script)
         }
     }
+}
+
+fn thought_part() -> Value {
+    json!({"text": THOUGHT, "thought": true})
+}
+
+/// The last part of an answer that was thought over is signed.
+fn text_part(text: &str, asked: &Asked, is_last: bool) -> Value {
+    if asked.thinks && is_last {
+        return json!({"text": text, "thoughtSignature": SIGNATURE});
+    }
+    json!({"text": text})
 }
 
 pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
@@ -127,8 +153,12 @@ pub(super) fn chat(body: &Bytes, script: &Script) -> Response {
         messages.iter().rev().find(by).map(content_text)
     };
     let letters = messages.iter().map(|message| content_text(message).len()).sum();
-    let asked =
-        Asked { system: said_by("system"), user: said_by("user").unwrap_or_default(), letters };
+    let asked = Asked {
+        system: said_by("system"),
+        user: said_by("user").unwrap_or_default(),
+        letters,
+        ..Asked::default()
+    };
     let text = says(&asked, script);
     let is_streamed = request.get("stream") == Some(&Value::Bool(true));
     let member = if is_streamed { "delta" } else { "message" };
@@ -166,14 +196,34 @@ fn native_frame(
     total: Option<usize>,
     script: &Script,
 ) -> Value {
-    let mut candidate = json!({"content": {"parts": [part], "role": "model"}, "index": 0});
+    let name = |name: &str, number: u64| -> Value {
+        if script.numbers { number.into() } else { name.into() }
+    };
     let prompt = tokens(asked.letters);
-    let mut usage = json!({"promptTokenCount": prompt, "totalTokenCount": prompt});
-    if let Some(letters) = total {
+    let thought = if asked.thinks { tokens(THOUGHT.len()) } else { 0 };
+    let mut candidate = Map::new();
+    candidate.insert("content".to_owned(), json!({"parts": [part], "role": "model"}));
+    candidate.insert("index".to_owned(), 0.into());
+    let mut usage = json!({
+        "promptTokenCount": prompt, "totalTokenCount": prompt,
+        "promptTokensDetails": [{"modality": name("TEXT", 1), "tokenCount": prompt}],
+    });
+    if script.continues {
+        candidate.insert("continuationToken".to_owned(), "Z28gb24=".into());
+    }
+    if let (Some(letters), Some(usage)) = (total, usage.as_object_mut()) {
         let said = tokens(letters);
-        usage = json!({"promptTokenCount": prompt, "candidatesTokenCount": said, "totalTokenCount": prompt + said});
-        if let (true, Some(members)) = (script.finish, candidate.as_object_mut()) {
-            members.insert("finishReason".to_owned(), "STOP".into());
+        usage.insert("candidatesTokenCount".to_owned(), said.into());
+        if thought > 0 {
+            usage.insert("thoughtsTokenCount".to_owned(), thought.into());
+        }
+        usage.insert("totalTokenCount".to_owned(), (prompt + said + thought).into());
+        if asked.searches {
+            let grounding = json!({"webSearchQueries": [asked.user], "groundingChunks": [{"web": {"title": "t"}}]});
+            candidate.insert("groundingMetadata".to_owned(), grounding);
+        }
+        if script.finish {
+            candidate.insert("finishReason".to_owned(), name("STOP", 1));
         }
     }
     json!({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "simulated"})

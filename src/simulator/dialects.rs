@@ -9,59 +9,20 @@ use serde_json::{Value, json};
 
 use super::answer::{pieces, streamed, tokens, unary};
 use super::script::Script;
-use super::{error, json_response};
-use crate::gemini::json::camel;
+use super::{error, json_response, nothing_here, schema};
 
-/// What the Interactions API takes at the root; anything else is `parameter_unknown`.
-const INTERACTION_FIELDS: [&str; 22] = [
-    "agent",
-    "agent_config",
-    "background",
-    "cached_content",
-    "continuation_token",
-    "environment",
-    "generation_config",
-    "input",
-    "labels",
-    "model",
-    "previous_interaction_id",
-    "response_format",
-    "response_mime_type",
-    "response_modalities",
-    "safety_settings",
-    "service_tier",
-    "store",
-    "stream",
-    "system_instruction",
-    "tools",
-    "webhook_config",
-    "id",
-];
-
-/// What each of the other calls takes at the root.
-const SUBMITTED_FIELDS: [(&str, &[&str]); 7] = [
-    ("asyncBatchEmbedContent", &["batch"]),
-    ("batchEmbedContents", &["requests"]),
-    ("batchGenerateContent", &["batch"]),
-    (
-        "cachedContents",
-        &[
-            "contents",
-            "systemInstruction",
-            "tools",
-            "toolConfig",
-            "model",
-            "displayName",
-            "ttl",
-            "expireTime",
-        ],
-    ),
-    (
-        "embedContent",
-        &["content", "model", "taskType", "title", "outputDimensionality", "embedContentConfig"],
-    ),
-    ("embeddings", &["input", "model", "encodingFormat", "dimensions", "user"]),
-    ("predict", &["instances", "parameters"]),
+/// What the other calls take.
+const SUBMITTED: [(&str, &str); 10] = [
+    ("asyncBatchEmbedContent", "EmbedBatchRequest"),
+    ("batchEmbedContents", "BatchEmbedContentsRequest"),
+    ("batchGenerateContent", "BatchRequest"),
+    ("cachedContents", "CachedContent"),
+    ("embedContent", "EmbedContentRequest"),
+    ("embeddings", "Embeddings"),
+    ("images/generations", "Images"),
+    ("predict", "Predict"),
+    ("updateEmbedContentBatch", "EmbedBatch"),
+    ("updateGenerateContentBatch", "Batch"),
 ];
 
 pub(super) fn interaction(body: &Bytes, script: &Script) -> Response {
@@ -69,10 +30,11 @@ pub(super) fn interaction(body: &Bytes, script: &Script) -> Response {
         let error = json!({"error": {"code": code, "message": message}});
         json_response(StatusCode::BAD_REQUEST, &error)
     };
-    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let Value::Object(members) = &request else {
         return refuse("invalid_request", "the body is no JSON object".to_owned());
     };
-    if let Some(name) = members.keys().find(|name| !INTERACTION_FIELDS.contains(&name.as_str())) {
+    if let Some((_, name)) = schema::find("Interaction", &request, "") {
         return refuse("parameter_unknown", format!("Unknown parameter: {name}"));
     }
     let input = members.get("input").map(input_text).unwrap_or_default();
@@ -124,17 +86,15 @@ fn input_text(input: &Value) -> String {
 
 pub(super) fn submitted(name: &str, body: &Bytes) -> Response {
     let refuse = |message: String| error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &message);
-    let Some((_, fields)) = SUBMITTED_FIELDS.iter().find(|(of, _)| *of == name) else {
-        return error(StatusCode::NOT_FOUND, "NOT_FOUND", "the simulator has nothing here");
+    let Some((_, message)) = SUBMITTED.iter().find(|(of, _)| *of == name) else {
+        return nothing_here();
     };
-    let Ok(Value::Object(members)) = serde_json::from_slice(body) else {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let Value::Object(members) = &request else {
         return refuse("Invalid JSON payload received.".to_owned());
     };
-    let is_known = |member: &&String| fields.contains(&camel(member.as_str().into()).as_ref());
-    if let Some(member) = members.keys().find(|member| !is_known(member)) {
-        return refuse(format!(
-            "Invalid JSON payload received. Unknown name \"{member}\": Cannot find field."
-        ));
+    if let Some(refusal) = schema::unknown(message, &request) {
+        return refuse(refusal);
     }
     let read = tokens(body.len());
     let vector = json!([0.25, -0.5, 0.125]);
@@ -160,6 +120,9 @@ pub(super) fn submitted(name: &str, body: &Bytes) -> Response {
                 "usage": {"prompt_tokens": read, "total_tokens": read},
             })
         }
+        "images/generations" => json!({
+            "created": 1_700_000_000, "data": [{"b64_json": STANDARD.encode(b"a picture")}],
+        }),
         "predict" => json!({"predictions": [{"embeddings": {"values": vector}}]}),
         "cachedContents" => {
             json!({"name": "cachedContents/c1", "usageMetadata": {"totalTokenCount": read}})

@@ -9,7 +9,7 @@ use crate::gemini::json::camel;
 /// The members of a message, each with the type of its value.
 type Members = &'static [(&'static str, &'static str)];
 
-const MESSAGES: [(&str, Members); 18] = [
+const MESSAGES: [(&str, Members); 41] = [
     (
         "GenerateContentRequest",
         &[
@@ -40,7 +40,7 @@ const MESSAGES: [(&str, Members); 18] = [
             ("logprobs", ""),
             ("maxCompletionTokens", ""),
             ("maxTokens", ""),
-            ("messages", ""),
+            ("messages", "ChatMessage"),
             ("metadata", ""),
             ("modalities", ""),
             ("model", ""),
@@ -57,12 +57,149 @@ const MESSAGES: [(&str, Members); 18] = [
             ("streamOptions", ""),
             ("temperature", ""),
             ("toolChoice", ""),
-            ("tools", ""),
+            ("tools", "ChatTool"),
             ("topLogprobs", ""),
             ("topP", ""),
             ("user", ""),
         ],
     ),
+    (
+        "ChatMessage",
+        &[
+            ("audio", ""),
+            ("content", "ChatPart"),
+            ("extraContent", ""),
+            ("functionCall", ""),
+            ("name", ""),
+            ("reasoningContent", ""),
+            ("refusal", ""),
+            ("role", ""),
+            ("toolCallId", ""),
+            ("toolCalls", "ChatCall"),
+        ],
+    ),
+    ("ChatPart", &[("type", ""), ("text", ""), ("imageUrl", ""), ("inputAudio", ""), ("file", "")]),
+    (
+        "ChatCall",
+        &[("id", ""), ("index", ""), ("type", ""), ("function", ""), ("extraContent", "")],
+    ),
+    ("ChatTool", &[("type", ""), ("function", "ChatFunction")]),
+    ("ChatFunction", &[("name", ""), ("description", ""), ("parameters", ""), ("strict", "")]),
+    (
+        "Embeddings",
+        &[("dimensions", ""), ("encodingFormat", ""), ("input", ""), ("model", ""), ("user", "")],
+    ),
+    (
+        "Images",
+        &[
+            ("model", ""),
+            ("n", ""),
+            ("prompt", ""),
+            ("quality", ""),
+            ("responseFormat", ""),
+            ("size", ""),
+            ("style", ""),
+            ("user", ""),
+        ],
+    ),
+    (
+        "Interaction",
+        &[
+            ("agent", ""),
+            ("agentConfig", ""),
+            ("background", ""),
+            ("cachedContent", ""),
+            ("continuationToken", ""),
+            ("environment", ""),
+            ("generationConfig", "InteractionConfig"),
+            ("input", ""),
+            ("labels", ""),
+            ("model", ""),
+            ("previousInteractionId", ""),
+            ("responseFormat", ""),
+            ("responseMimeType", ""),
+            ("responseModalities", ""),
+            ("safetySettings", "SafetySetting"),
+            ("serviceTier", ""),
+            ("store", ""),
+            ("stream", ""),
+            ("systemInstruction", ""),
+            ("tools", ""),
+            ("webhookConfig", ""),
+        ],
+    ),
+    (
+        "InteractionConfig",
+        &[
+            ("imageConfig", ""),
+            ("maxOutputTokens", ""),
+            ("seed", ""),
+            ("speechConfig", ""),
+            ("stopSequences", ""),
+            ("temperature", ""),
+            ("thinkingLevel", ""),
+            ("thinkingSummaries", ""),
+            ("toolChoice", ""),
+            ("topP", ""),
+            ("transcriptionConfig", ""),
+            ("videoConfig", ""),
+        ],
+    ),
+    (
+        "EmbedContentRequest",
+        &[
+            ("content", "Content"),
+            ("embedContentConfig", ""),
+            ("model", ""),
+            ("outputDimensionality", ""),
+            ("taskType", ""),
+            ("title", ""),
+        ],
+    ),
+    ("BatchEmbedContentsRequest", &[("requests", "EmbedContentRequest")]),
+    (
+        "CachedContent",
+        &[
+            ("contents", "Content"),
+            ("displayName", ""),
+            ("expireTime", ""),
+            ("model", ""),
+            ("name", ""),
+            ("systemInstruction", "Content"),
+            ("toolConfig", "ToolConfig"),
+            ("tools", "Tool"),
+            ("ttl", ""),
+        ],
+    ),
+    ("BatchRequest", &[("batch", "Batch")]),
+    (
+        "Batch",
+        &[
+            ("displayName", ""),
+            ("inputConfig", "InputConfig"),
+            ("model", ""),
+            ("name", ""),
+            ("priority", ""),
+        ],
+    ),
+    ("InputConfig", &[("fileName", ""), ("requests", "InlinedRequests")]),
+    ("InlinedRequests", &[("requests", "InlinedRequest")]),
+    ("InlinedRequest", &[("metadata", ""), ("request", "GenerateContentRequest")]),
+    ("EmbedBatchRequest", &[("batch", "EmbedBatch")]),
+    (
+        "EmbedBatch",
+        &[
+            ("displayName", ""),
+            ("inputConfig", "EmbedInputConfig"),
+            ("model", ""),
+            ("name", ""),
+            ("priority", ""),
+        ],
+    ),
+    ("EmbedInputConfig", &[("fileName", ""), ("requests", "EmbedRequests")]),
+    ("EmbedRequests", &[("requests", "EmbedRequest")]),
+    ("EmbedRequest", &[("metadata", ""), ("request", "EmbedContentRequest")]),
+    ("Predict", &[("instances", ""), ("parameters", "")]),
     ("Content", &[("role", ""), ("parts", "Part")]),
     (
         "Part",
@@ -183,7 +320,7 @@ pub(super) fn unknown(message: &str, value: &Value) -> Option<String> {
 }
 
 /// Where it is, and the name.
-fn find(message: &str, value: &Value, place: &str) -> Option<(String, String)> {
+pub(super) fn find(message: &str, value: &Value, place: &str) -> Option<(String, String)> {
     let (_, known) = MESSAGES.iter().find(|(name, _)| *name == message)?;
     match value {
         Value::Array(items) => items

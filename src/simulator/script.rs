@@ -11,6 +11,7 @@ const CHUNK: usize = 24;
 
 /// A scripted call.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "words of the header that are there or not")]
 pub(super) struct Script {
     pub(super) say: Option<String>,
     pub(super) call: Option<String>,
@@ -21,10 +22,14 @@ pub(super) struct Script {
     pub(super) cut: bool,
     pub(super) finish: bool,
     pub(super) gzip: bool,
+    /// Every frame carries a token to go on from.
+    pub(super) continues: bool,
+    /// Names of enums come as their numbers.
+    pub(super) numbers: bool,
 }
 
 impl Script {
-    pub(super) fn read(headers: &HeaderMap) -> Self {
+    pub(super) fn read(headers: &HeaderMap, query: Option<&str>) -> Self {
         let mut script = Self {
             say: None,
             call: None,
@@ -35,6 +40,8 @@ impl Script {
             cut: false,
             finish: true,
             gzip: false,
+            continues: false,
+            numbers: query.is_some_and(|query| query.contains("enum-encoding=int")),
         };
         let text =
             headers.get("x-simulate").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -54,6 +61,7 @@ impl Script {
                 "cut" => script.cut = true,
                 "no_finish" => script.finish = false,
                 "gzip" => script.gzip = true,
+                "continues" => script.continues = true,
                 _ => {}
             }
         }
