@@ -165,6 +165,13 @@ async fn what_is_no_call_of_a_model_passes_as_it_is() {
         assert_eq!((through.status, through.text), (200, direct.text), "{path}");
     }
     assert_eq!(sidecar.executions("", 0).await.len(), 0);
+    // What a cache costs is not told: nobody knows which of its tokens are sound.
+    let cache =
+        json!({"model": "models/gemini-2.5-flash", "contents": [{"parts": [{"text": "long"}]}]});
+    let answer = sidecar.post("/v1beta/cachedContents", &[], cache.to_string()).await;
+    let record = sidecar.execution(&answer).await;
+    assert!(record["token_count"].as_u64().unwrap() > 0, "{record}");
+    assert_eq!(record["estimated_cost_usd"], json!(null));
     let picture = r#"{"model":"gemini-2.5-flash","prompt":"a river","response_format":"b64_json"}"#;
     let answer = sidecar.post("/v1beta/openai/images/generations", &[], picture).await;
     assert_eq!(answer.json()["data"][0]["b64_json"], "YSBwaWN0dXJl", "{}", answer.text);

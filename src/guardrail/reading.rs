@@ -315,9 +315,20 @@ fn could_be_escape(bytes: &[u8]) -> bool {
         }),
         [b'&', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#'),
         [b'\\', b'u', b'{', rest @ ..] => hex(rest, 6),
-        [b'\\', b'u', rest @ ..] => hex(rest, 3),
+        [b'\\', b'u', first @ .., b'\\'] | [b'\\', b'u', first @ .., b'\\', b'u'] => {
+            first.len() == 4 && hex(first, 4)
+        }
+        [b'\\', b'u', rest @ ..] if rest.len() > 6 => {
+            hex(rest.get(..4).unwrap_or_default(), 4)
+                && rest.get(4..6) == Some(b"\\u")
+                && hex(rest.get(6..).unwrap_or_default(), 3)
+        }
+        [b'\\', b'u', rest @ ..] => hex(rest, 4),
+        [b'\\', b'U', rest @ ..] => hex(rest, 7),
         [b'\\', b'x', rest @ ..] => hex(rest, 1),
-        [b'\\'] => true,
+        [b'\\', rest @ ..] => {
+            rest.len() <= 2 && rest.iter().all(|byte| (b'0'..=b'7').contains(byte))
+        }
         _ => false,
     }
 }
@@ -328,7 +339,9 @@ fn escape_at_end(text: &str) -> Option<(usize, char)> {
     let escape = match bytes.last()? {
         b';' => entity(text),
         b'}' => braced(text),
-        last if last.is_ascii_hexdigit() => percent(bytes).or_else(|| fixed(text)),
+        last if last.is_ascii_hexdigit() => {
+            percent(bytes).or_else(|| fixed(text)).or_else(|| pair(text)).or_else(|| octal(text))
+        }
         _ => None,
     };
     escape.filter(|(_, letter)| *letter != '\0')
@@ -354,13 +367,30 @@ fn percent(bytes: &[u8]) -> Option<(usize, char)> {
     None
 }
 
-/// `\u0069`, `%u0069`, `\x69`.
+/// `\u0069`, `\U00000069`, `%u0069`, `\x69`.
 fn fixed(text: &str) -> Option<(usize, char)> {
-    [("\\u", 4), ("%u", 4), ("\\x", 2)].into_iter().find_map(|(mark, digits)| {
+    [("\\u", 4), ("\\U", 8), ("%u", 4), ("\\x", 2)].into_iter().find_map(|(mark, digits)| {
         let start = text.len().checked_sub(digits + 2)?;
         let code = text.get(start..)?.strip_prefix(mark)?;
         number(code, 16).map(|letter| (start, letter))
     })
+}
+
+/// `\ud835\udc22`: a letter beyond the first plane, as JSON writes it.
+fn pair(text: &str) -> Option<(usize, char)> {
+    let start = text.len().checked_sub(12)?;
+    let (high, low) = text.get(start..)?.strip_prefix("\\u")?.split_once("\\u")?;
+    let unit = |digits: &str| (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok())?;
+    let mut letters = char::decode_utf16([unit(high)?, unit(low)?]);
+    letters.next()?.ok().map(|letter| (start, letter))
+}
+
+/// `\151`, of what can be seen.
+fn octal(text: &str) -> Option<(usize, char)> {
+    let start = text.len().checked_sub(4)?;
+    let code = text.get(start..)?.strip_prefix('\\')?;
+    let letter = code.starts_with(['0', '1', '2', '3']).then(|| number(code, 8)).flatten()?;
+    letter.is_ascii_graphic().then_some((start, letter))
 }
 
 /// `\u{69}`.
@@ -382,7 +412,10 @@ fn entity(text: &str) -> Option<(usize, char)> {
         "gt" => '>',
         "quot" => '"',
         "apos" => '\'',
-        "nbsp" => ' ',
+        "nbsp" | "Tab" | "NewLine" => ' ',
+        "shy" => '\u{ad}',
+        "zwj" => '\u{200d}',
+        "zwnj" => '\u{200c}',
         _ => {
             let code = name.strip_prefix('#')?;
             match code.strip_prefix(['x', 'X']) {
@@ -424,9 +457,12 @@ mod tests {
             ("&#105;&#x67;n&amp;#111;re", "ignore"),
             ("\\u0069\\x67\\u{6e}", "ign"),
             ("%u0069", "i"),
+            ("\\U00000069\\151g", "iig"),
+            ("\\ud835\\udc22gn&shy;ore", "ignore"),
             ("%26%23105%3B", "i"),
             ("a &lt;b&gt; &quot;c&quot;", "a <b> \"c\""),
             ("100% of AT&T; \\user %zz &nope; \\u12", "100% of AT&T; \\user %zz &nope; \\u12"),
+            ("\\1 \\477 \\007 \\ud835 \\ud835\\u0041", "\\1 \\477 \\007 \\ud835 \\ud835A"),
             ("%00\\u0000", "%00\\u0000"),
         ] {
             assert_eq!(read(text), plain, "{text}");
@@ -476,7 +512,8 @@ mod tests {
 
     #[test]
     fn pieces_read_like_the_whole() {
-        let text = "x%2569%D1%96&amp;#105;\\u{69}\u{e0069}ｉ%zz &am %4";
+        let text =
+            "x%2569%D1%96&amp;#105;\\u{69}\u{e0069}ｉ%zz \\ud835\\udc22\\U00000069\\151 &am %4";
         let (plain, origin) = Reader::whole(text);
         for step in 1..9 {
             let mut reader = Reader::at(0);
