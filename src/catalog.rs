@@ -255,4 +255,6 @@ impl Current {
 }
 
 #[cfg(test)]
+mod families;
+#[cfg(test)]
 mod tests;

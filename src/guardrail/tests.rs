@@ -1,5 +1,7 @@
 //! What the engine finds, what it refuses, and the law of streams.
 
+mod outcomes;
+
 use std::sync::Arc;
 
 use serde_json::json;
