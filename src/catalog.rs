@@ -9,6 +9,7 @@ mod compile;
 pub mod definitions;
 pub mod files;
 pub mod model_config;
+pub mod response_format;
 mod split;
 pub mod trial;
 
@@ -254,7 +255,5 @@ impl Current {
     }
 }
 
-#[cfg(test)]
-mod families;
 #[cfg(test)]
 mod tests;

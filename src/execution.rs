@@ -81,7 +81,7 @@ pub struct Violation {
     pub entity: String,
     /// `request` or `response`.
     pub direction: String,
-    /// `warn`, `redact` or `block`; with `shadow_` before it for what only would have been done.
+    /// `info`, `warn`, `redact` or `block`; with `shadow_` before it for what only would have been done.
     pub action: String,
     /// First byte in the inspected text.
     pub start: usize,

@@ -81,17 +81,24 @@ impl Verdict {
     }
 }
 
+impl From<Action> for Verdict {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Info => Self::Allow,
+            Action::Warn => Self::Warn,
+            Action::Redact => Self::Redact,
+            Action::Block => Self::Block,
+        }
+    }
+}
+
 impl Guardrails {
     /// The verdict over findings: the strictest action among them.
     pub fn judge(&self, findings: &[Finding]) -> Verdict {
         findings
             .iter()
             .filter_map(|finding| self.action(finding))
-            .map(|action| match action {
-                Action::Warn => Verdict::Warn,
-                Action::Redact => Verdict::Redact,
-                Action::Block => Verdict::Block,
-            })
+            .map(Verdict::from)
             .max()
             .unwrap_or_default()
     }

@@ -342,7 +342,7 @@ fn announce(catalog: &Catalog) {
     metrics::catalog(catalog.source, catalog.generation);
     let active = definitions.guardrails.iter().filter(|one| one.is_active);
     for guardrail in active.take(GUARDRAIL_SERIES_MAX) {
-        let default = if guardrail.blocking { Action::Block } else { Action::Warn };
+        let default = Action::by_default(guardrail.severity, guardrail.blocking);
         let action = guardrail.rule_config.action.unwrap_or(default).name();
         metrics::guardrail_known(&guardrail.name, action);
     }

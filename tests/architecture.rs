@@ -104,7 +104,8 @@ fn mentions(code: &str, word: &str) -> bool {
 }
 
 fn is_tests(source: &Source) -> bool {
-    source.path.file_name().is_some_and(|name| name == "tests.rs")
+    source.path.file_stem().is_some_and(|name| name == "tests")
+        || source.path.parent().is_some_and(|folder| folder.ends_with("tests"))
 }
 
 #[test]

@@ -81,6 +81,18 @@ async fn shadow_mode_counts_and_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_information_is_recorded_and_not_told() {
+    let (_upstream, sidecar) = pair().await;
+    let config = json!({"action": "info", "literals": ["falcon"]});
+    add(&sidecar, "count", true, config).await;
+    let answer = sidecar.say(GENERATE, &[], "a falcon").await;
+    assert_eq!((answer.status, answer.header("x-chaperone-guardrails")), (200, ""));
+    let record = sidecar.execution(&answer).await;
+    let violation = &record["guardrail_violations"][0];
+    assert_eq!((&violation["rule_name"], &violation["action"]), (&json!("count"), &json!("info")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn disguises_do_not_get_past_the_proxy() {
     let (upstream, sidecar) = pair().await;
     for text in [

@@ -176,5 +176,21 @@ async fn the_seeds_answer() {
         let received = upstream.received().pop().unwrap();
         assert_eq!(received.path, GENERATE);
         assert_eq!(received.body["generationConfig"]["temperature"], temperature);
+        // The simulator refuses members that a dialect does not know.
+        for (own, body, place) in [
+            ("/v1beta/openai/chat/completions", r#"{"model":"m","messages":[]}"#, "/temperature"),
+            ("/v1beta/interactions", r#"{"model":"m"}"#, "/generation_config/temperature"),
+        ] {
+            let path = format!("/t/{name}{own}");
+            let answer = sidecar.post(&path, &[("x-chaperone-variables", variables)], body).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+            let received = upstream.received().pop().unwrap();
+            assert_eq!(
+                received.body.pointer(place),
+                Some(&json!(temperature)),
+                "{}",
+                received.body
+            );
+        }
     }
 }

@@ -89,7 +89,7 @@ pub(super) struct BacktestExample {
     #[schema(format = DateTime)]
     created_at: String,
     template_name: Option<String>,
-    /// `warn`, `redact` or `block`.
+    /// `info`, `warn`, `redact` or `block`.
     verdict: String,
     entity: String,
     /// Where it was found: a variable or a message.

@@ -70,7 +70,7 @@ pub(super) struct Violation {
     kind: crate::guardrail::Kind,
     #[schema(value_type = super::guardrails::SeverityName)]
     severity: crate::guardrail::Severity,
-    /// `warn`, `redact` or `block`; with `shadow_` before it in shadow mode.
+    /// `info`, `warn`, `redact` or `block`; with `shadow_` before it in shadow mode.
     action: &'static str,
     entity: String,
     /// Where it was found: a variable, a message, or null for a text tried by itself.

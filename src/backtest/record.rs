@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Example;
 use crate::execution::Outcome;
-use crate::guardrail::{Action, Direction, Finding, Guardrails, Inspects, Verdict};
+use crate::guardrail::{Direction, Finding, Guardrails, Inspects, Verdict};
 use crate::store::Cursor;
 
 /// Bytes of text of one execution. The time for a step is asked between executions, so one alone must
@@ -102,12 +102,7 @@ impl Hit {
         let matched = text.text.get(finding.span()).unwrap_or_default();
         Self {
             // What a guardrail in shadow mode would do is what a backtest is asked for.
-            verdict: match guardrails.would(finding) {
-                None => Verdict::Allow,
-                Some(Action::Warn) => Verdict::Warn,
-                Some(Action::Redact) => Verdict::Redact,
-                Some(Action::Block) => Verdict::Block,
-            },
+            verdict: guardrails.would(finding).map_or(Verdict::Allow, Verdict::from),
             entity: guardrails.entity(finding).to_owned(),
             place: text.place.clone(),
             start: finding.start,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::response_format::ResponseFormat;
 use crate::gemini::json::camel;
 use crate::words::digest;
 
@@ -17,6 +18,18 @@ const OPENAI_NAMES: [(&str, &str); 8] = [
     ("candidateCount", "n"),
 ];
 
+/// Native names with their names in the `generation_config` of an interaction, which takes no others.
+const INTERACTION_NAMES: [(&str, &str); 8] = [
+    ("temperature", "temperature"),
+    ("topP", "top_p"),
+    ("maxOutputTokens", "max_output_tokens"),
+    ("stopSequences", "stop_sequences"),
+    ("seed", "seed"),
+    ("speechConfig", "speech_config"),
+    ("imageConfig", "image_config"),
+    ("videoConfig", "video_config"),
+];
+
 /// Settings of one version.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelConfig {
@@ -26,6 +39,10 @@ pub struct ModelConfig {
     pub native: Vec<(String, String)>,
     /// Members of a chat completion request, values as raw JSON.
     pub openai: Vec<(String, String)>,
+    /// Members of an interaction's `generation_config`, values as raw JSON.
+    pub interaction: Vec<(String, String)>,
+    /// What the dialects above say apart from their settings.
+    pub response_format: Option<ResponseFormat>,
     /// The settings as they were defined, for the record.
     pub defined: Value,
 }
@@ -34,6 +51,7 @@ impl ModelConfig {
     /// Reads `model_config`: `model`, and `generationConfig` names in either spelling.
     pub fn read(config: &Map<String, Value>) -> Result<Self, String> {
         let mut read = Self { defined: Value::Object(config.clone()), ..Self::default() };
+        let mut settings = Map::new();
         for (key, value) in config {
             if key == "model" {
                 let model = value.as_str().filter(|model| is_model(model));
@@ -41,25 +59,50 @@ impl ModelConfig {
                 continue;
             }
             let name = camel(key.into()).into_owned();
-            if read.native.iter().any(|(known, _)| *known == name) {
+            if settings.insert(name.clone(), value.clone()).is_some() {
                 return Err(format!("{name} is given twice"));
             }
-            if let Some((_, openai)) = OPENAI_NAMES.iter().find(|(native, _)| *native == name) {
-                read.openai.push(((*openai).to_owned(), value.to_string()));
-            }
-            if name == "responseMimeType" && value == "application/json" {
-                let format = json!({"type": "json_object"}).to_string();
-                read.openai.push(("response_format".to_owned(), format));
-            }
-            read.native.push((name, value.to_string()));
         }
+        read.native =
+            settings.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        read.openai = renamed(&settings, &OPENAI_NAMES);
+        read.interaction = renamed(&settings, &INTERACTION_NAMES);
+        if let Some(Value::Object(thinking)) = settings.get("thinkingConfig") {
+            read.add_thinking(thinking);
+        }
+        read.response_format = ResponseFormat::read(&settings);
         Ok(read)
+    }
+
+    /// Adds how much to think, for the dialects that say it with a word.
+    fn add_thinking(&mut self, config: &Map<String, Value>) {
+        for (key, value) in config {
+            match (camel(key.into()).as_ref(), value) {
+                ("thinkingLevel", Value::String(level)) => {
+                    let level = json!(level.to_ascii_lowercase()).to_string();
+                    self.openai.push(("reasoning_effort".to_owned(), level.clone()));
+                    self.interaction.push(("thinking_level".to_owned(), level));
+                }
+                ("includeThoughts", Value::Bool(shown)) => {
+                    let summaries = json!(if *shown { "auto" } else { "none" }).to_string();
+                    self.interaction.push(("thinking_summaries".to_owned(), summaries));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Bytes that go into the content hash.
     pub(super) fn fingerprint(&self) -> String {
         digest::sha256_hex(digest::canonical(&self.defined).to_string().as_bytes())
     }
+}
+
+/// The settings that a dialect knows, under its names, as raw JSON.
+fn renamed(settings: &Map<String, Value>, names: &[(&str, &str)]) -> Vec<(String, String)> {
+    let own = |native: &str| names.iter().find(|(name, _)| *name == native).map(|(_, own)| *own);
+    let known = settings.iter().filter_map(|(native, value)| Some((own(native)?, value)));
+    known.map(|(name, value)| (name.to_owned(), value.to_string())).collect()
 }
 
 /// What a setting may be.
@@ -83,7 +126,7 @@ const INT32_MAX: i64 = i32::MAX as i64;
 
 /// `generationConfig` as Gemini documents it. Settings that are not here pass: the API grows faster than
 /// this list.
-const KNOWN: [(&str, Kind); 20] = [
+const KNOWN: [(&str, Kind); 21] = [
     ("temperature", Kind::Number(0.0, 2.0)),
     ("topP", Kind::Number(0.0, 1.0)),
     ("topK", Kind::Whole(1, INT32_MAX)),
@@ -95,6 +138,7 @@ const KNOWN: [(&str, Kind); 20] = [
     ("frequencyPenalty", Kind::Number(-2.0, 2.0)),
     ("responseMimeType", Kind::Word(&["text/plain", "application/json", "text/x.enum"])),
     ("responseSchema", Kind::Object),
+    ("responseJsonSchema", Kind::Object),
     ("responseModalities", Kind::Words(&["TEXT", "IMAGE", "AUDIO"])),
     ("responseLogprobs", Kind::Flag),
     ("logprobs", Kind::Whole(0, 20)),

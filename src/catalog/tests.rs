@@ -1,5 +1,7 @@
 //! Compiling the seeds, refusing what is broken, keeping what is not in force.
 
+mod families;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

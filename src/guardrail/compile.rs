@@ -242,6 +242,7 @@ impl Guardrails {
         let Some(action) = self.would(finding) else { return "warn" };
         match (self.action(finding), action) {
             (Some(_), action) => action.name(),
+            (None, Action::Info) => "shadow_info",
             (None, Action::Warn) => "shadow_warn",
             (None, Action::Redact) => "shadow_redact",
             (None, Action::Block) => "shadow_block",

@@ -38,7 +38,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth counting.
+    /// Worth counting: unless it blocks or names an action, its caller is not told.
     Info,
     /// Worth looking at.
     Warning,
@@ -73,6 +73,8 @@ pub enum Inspects {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
+    /// The violation is recorded and counted, and the caller is not told.
+    Info,
     /// The call goes on; the violation is recorded.
     Warn,
     /// The span is replaced.
@@ -82,9 +84,24 @@ pub enum Action {
 }
 
 impl Action {
+    /// What a guardrail does that names no action.
+    pub fn by_default(severity: Severity, blocking: bool) -> Self {
+        match (blocking, severity) {
+            (true, _) => Self::Block,
+            (false, Severity::Info) => Self::Info,
+            (false, Severity::Warning | Severity::Error | Severity::Critical) => Self::Warn,
+        }
+    }
+
+    /// Whether it does more than report.
+    pub fn acts(self) -> bool {
+        matches!(self, Self::Redact | Self::Block)
+    }
+
     /// The word in headers, metrics and records.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Info => "info",
             Self::Warn => "warn",
             Self::Redact => "redact",
             Self::Block => "block",
@@ -292,13 +309,12 @@ pub struct Rule {
 impl Rule {
     /// What a violation does.
     pub fn action(&self) -> Action {
-        let default = if self.blocking { Action::Block } else { Action::Warn };
-        self.config.action.unwrap_or(default)
+        self.config.action.unwrap_or_else(|| Action::by_default(self.severity, self.blocking))
     }
 
     /// Whether what it finds, by a pattern with this action of its own, is more than reported.
     pub(super) fn acts(&self, action: Option<Action>) -> bool {
-        self.config.mode == Mode::Enforce && action.unwrap_or_else(|| self.action()) != Action::Warn
+        self.config.mode == Mode::Enforce && action.unwrap_or_else(|| self.action()).acts()
     }
 
     /// Whether it looks at texts going this way.

@@ -240,7 +240,7 @@ impl Guardrails {
 
     /// Whether a finding of a rule does more than report.
     pub(super) fn enforces(&self, finding: &Finding) -> bool {
-        self.action(finding).is_some_and(|action| action != Action::Warn)
+        self.action(finding).is_some_and(Action::acts)
     }
 }
 

@@ -53,9 +53,7 @@ impl Blocked {
     ) -> Self {
         let rules: BTreeSet<String> = placed
             .iter()
-            .filter(|one| {
-                guardrails.action(&one.finding).is_some_and(|action| action != Action::Warn)
-            })
+            .filter(|one| guardrails.action(&one.finding).is_some_and(Action::acts))
             .filter_map(|one| guardrails.rules().get(one.finding.rule))
             .map(|rule| rule.name.clone())
             .collect();

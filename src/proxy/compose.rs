@@ -56,6 +56,13 @@ fn native<'a>(
         let current =
             members.get("generationConfig").filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
         let mut config = Members::parse(&current)?;
+        if version.model_config.response_format.as_ref().is_some_and(|format| format.has_schema) {
+            for other in
+                ["responseSchema", "responseJsonSchema", "_responseJsonSchema", "responseFormat"]
+            {
+                config.remove(other);
+            }
+        }
         for (name, raw) in &version.model_config.native {
             config.set(name, raw.clone());
         }
@@ -118,7 +125,17 @@ fn openai(mut members: Members<'_>, version: &Version, messages: &[Rendered]) ->
     }
     members.set("messages", format!("[{}]", turns.join(",")));
     for (name, raw) in &version.model_config.openai {
+        // Its older and its newer name: two limits would be refused.
+        if name == "max_tokens" {
+            members.remove("max_completion_tokens");
+        }
         members.set(name, raw.clone());
+    }
+    if let Some(format) = &version.model_config.response_format
+        && let Some(own) = &format.openai
+        && (format.has_schema || !wants_json(&members))
+    {
+        members.set("response_format", own.clone());
     }
     if let Some(model) = &version.model_config.model {
         members.set("model", json!(model).to_string());
@@ -165,15 +182,21 @@ fn interaction(
         }
         members.set("input", format!("[{}]", steps.join(",")));
     }
-    if !version.model_config.native.is_empty() {
+    if !version.model_config.interaction.is_empty() {
         let current = members.get("generation_config").filter(|raw| *raw != "null");
         let current = current.unwrap_or("{}").to_owned();
         let mut config = Members::parse(&current)?;
-        for (name, raw) in &version.model_config.native {
-            config.set(&snake(name), raw.clone());
+        for (name, raw) in &version.model_config.interaction {
+            config.set(name, raw.clone());
         }
         let config = config.to_json();
         members.set("generation_config", config);
+    }
+    if let Some(format) = &version.model_config.response_format
+        && (format.has_schema || !wants_json(&members))
+    {
+        members.remove("response_mime_type");
+        members.set("response_format", format.interaction.clone());
     }
     if let Some(model) = &version.model_config.model {
         members.set("model", json!(model).to_string());
@@ -181,14 +204,16 @@ fn interaction(
     Some(members.to_json())
 }
 
-fn snake(name: &str) -> String {
-    name.chars().fold(String::new(), |mut snake, letter| {
-        if letter.is_ascii_uppercase() {
-            snake.push('_');
-        }
-        snake.push(letter.to_ascii_lowercase());
-        snake
-    })
+/// The caller has a form of JSON of its own, perhaps with a schema.
+fn wants_json(members: &Members<'_>) -> bool {
+    const JSON: &str = "application/json";
+    let format = members.get("response_format").and_then(Members::parse);
+    let says = |name, word| {
+        format.as_ref().and_then(|format| format.text(name)).is_some_and(|text| text == word)
+    };
+    says("type", "json_schema")
+        || says("mime_type", JSON)
+        || members.text("response_mime_type").is_some_and(|own| own == JSON)
 }
 
 fn is_system(message: &str) -> bool {
@@ -232,12 +257,22 @@ mod tests {
     use crate::words::ids::Tenant;
 
     fn composed(dialect: Dialect, path: &str, body: &str) -> String {
+        let config = json!({"model": "gemini-x", "temperature": 0.2, "max_output_tokens": 5});
+        composed_with(&config, dialect, path, body)
+    }
+
+    fn composed_with(
+        config: &serde_json::Value,
+        dialect: Dialect,
+        path: &str,
+        body: &str,
+    ) -> String {
         let definitions = json!({"templates": [{
             "id": uuid::Uuid::nil(), "name": "t", "version": 1, "is_active": true,
             "messages": [
                 {"role": "system", "text": "S"}, {"role": "user", "text": "Q"}, {"role": "model", "text": "A"},
             ],
-            "model_config": {"model": "gemini-x", "temperature": 0.2, "max_output_tokens": 5},
+            "model_config": config,
         }]});
         let definitions = Definitions::from_json(&definitions.to_string()).unwrap();
         let catalog =
@@ -298,5 +333,79 @@ mod tests {
             composed(Dialect::OpenAi, "/v1beta/openai/chat/completions", body),
             r#"{"model":"gemini-x","messages":[{"role":"system","content":"S"},{"role":"user","content":"Q"},{"role":"assistant","content":"A"},{"role":"user","content":"app"}],"temperature":0.2,"max_tokens":5}"#
         );
+    }
+
+    #[test]
+    fn what_only_the_native_form_knows_is_not_sent_in_others() {
+        let config = json!({
+            "topK": 3, "topP": 0.5, "responseMimeType": "application/json",
+            "thinkingConfig": {"thinkingLevel": "LOW", "includeThoughts": true, "thinkingBudget": 9},
+        });
+        let asked = r#"{"model":"m","max_completion_tokens":9,"messages":[]}"#;
+        let chat =
+            composed_with(&config, Dialect::OpenAi, "/v1beta/openai/chat/completions", asked);
+        assert!(
+            chat.ends_with(
+                r#"],"top_p":0.5,"reasoning_effort":"low","response_format":{"type":"json_object"}}"#
+            ),
+            "{chat}"
+        );
+        assert!(chat.contains(r#""max_completion_tokens":9"#), "{chat}");
+        let asked = r#"{"model":"m","response_mime_type":"text/plain","input":[]}"#;
+        let interaction =
+            composed_with(&config, Dialect::Interactions, "/v1beta/interactions", asked);
+        assert!(
+            interaction.ends_with(
+                r#""generation_config":{"top_p":0.5,"thinking_level":"low","thinking_summaries":"auto"},"response_format":{"type":"text","mime_type":"application/json"}}"#
+            ),
+            "{interaction}"
+        );
+        assert!(!interaction.contains("text/plain"), "{interaction}");
+    }
+
+    #[test]
+    fn the_newer_name_of_the_token_limit_makes_room() {
+        let asked = r#"{"model":"m","max_completion_tokens":9,"messages":[]}"#;
+        let chat = composed(Dialect::OpenAi, "/v1beta/openai/chat/completions", asked);
+        assert!(
+            chat.contains(r#""max_tokens":5"#) && !chat.contains("completion_tokens"),
+            "{chat}"
+        );
+    }
+
+    #[test]
+    fn a_schema_of_the_caller_stays_unless_the_version_has_one() {
+        let json_form = json!({"responseMimeType": "application/json"});
+        let with_schema =
+            json!({"responseMimeType": "application/json", "responseSchema": {"type": "STRING"}});
+        let calls = [
+            (
+                Dialect::OpenAi,
+                "/v1beta/openai/chat/completions",
+                r#"{"model":"m","messages":[],"response_format":{"type":"json_schema","json_schema":{"schema":{"title":"own"}}}}"#,
+            ),
+            (
+                Dialect::Interactions,
+                "/v1beta/interactions",
+                r#"{"model":"m","input":"x","response_format":{"type":"text","mime_type":"application/json","schema":{"title":"own"}}}"#,
+            ),
+            (
+                Dialect::Interactions,
+                "/v1beta/interactions",
+                r#"{"model":"m","input":"x","response_mime_type":"application/json","response_format":{"title":"own"}}"#,
+            ),
+            (
+                Dialect::Native,
+                "/v1beta/models/m:generateContent",
+                r#"{"contents":[],"generationConfig":{"responseJsonSchema":{"title":"own"}}}"#,
+            ),
+        ];
+        for (dialect, path, body) in calls {
+            let kept = composed_with(&json_form, dialect, path, body);
+            assert!(kept.contains(r#"{"title":"own"}"#), "{kept}");
+            let replaced = composed_with(&with_schema, dialect, path, body);
+            assert!(!replaced.contains("own"), "{replaced}");
+            assert!(replaced.to_lowercase().contains(r#"{"type":"string"}"#), "{replaced}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 
 use super::exchange::{Exchange, SHADOW};
 use super::headers;
+use crate::guardrail::Action;
 use crate::words::clock;
 
 /// An error in the middle of an answer. It aborts the client's connection, so that a cut is seen as
@@ -49,7 +50,7 @@ pub(super) fn decorate(reply: &mut Reply, exchange: &Exchange) {
         let found: BTreeSet<String> = execution
             .guardrail_violations
             .iter()
-            .filter(|violation| !violation.action.starts_with(SHADOW))
+            .filter(|one| one.action != Action::Info.name() && !one.action.starts_with(SHADOW))
             .map(|violation| format!("{}={}", violation.rule_name, violation.action))
             .collect();
         let named = template.zip(execution.template_version);

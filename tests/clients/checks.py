@@ -38,6 +38,51 @@ _answered = []
 _blocked = []
 
 
+class Base:
+    """What a client is pointed at, and the headers that it sends with every call."""
+
+    def __init__(self, path="", system=None, **headers):
+        self.url = CHAPERONE + path
+        self.headers = {"x-chaperone-user": USER, **headers}
+        # How the system text of the template begins that the path names.
+        self.system = system
+
+    def check_echo(self, text, prompt):
+        """The answer repeats the prompt, after the beginning of the system text where a template has one."""
+        if self.system:
+            head, _, tail = text.partition("] ")
+            assert head.startswith(f"[system: {self.system}") and tail == f"Echo: {prompt}", f"received {text[:500]!r}"
+        else:
+            assert text == f"Echo: {prompt}", f"received {text[:500]!r}"
+
+    def check_count(self, tokens, text):
+        """As the simulator counts, four letters are a token; a template counts as well."""
+        own = -(-len(text) // 4)
+        assert tokens > own + 100 if self.system else tokens == own, f"{tokens} tokens in {text!r}"
+
+    def sent(self, mark):
+        """The body with this marker that went upstream, with the template's variable if there is a template."""
+        request = sent(mark)
+        assert request, "nothing of the call reached the model"
+        body = request["body"]
+        assert (_SUBJECT in json.dumps(body)) == bool(self.system), "the template was not used as the path says"
+        return body
+
+
+# How each of the simulator's requests begins.
+_REQUEST = '{"method":"'
+_SUBJECT = "Rivers and lakes of the north."
+# Every client is tried at both.
+BASES = {
+    "": Base(),
+    "by_path": Base(
+        "/t/nlu_topic_extraction",
+        "You find out what texts are about.",
+        **{"x-chaperone-variables": json.dumps({"text": _SUBJECT})},
+    ),
+}
+
+
 def check(function):
     """Makes a function one of the program's checks. It fails by raising."""
     _checks.append(function)
@@ -115,12 +160,12 @@ def refusal(error_type, call):
 
 
 def sent(mark):
-    """The first request with this marker that reached the simulator, its body parsed; None when none did."""
-    for request in _get_json(f"{SIMULATOR}/simulator/requests"):
-        body = request["body"]
-        text = body if isinstance(body, str) else json.dumps(body)
-        if mark in text:
-            return {**request, "body": json.loads(text)}
+    """The first request with this marker that reached the simulator; None when none did."""
+    with urllib.request.urlopen(f"{SIMULATOR}/simulator/requests", timeout=TIMEOUT_S) as answer:
+        # Only the one is parsed: others may be large.
+        for request in answer.read().decode().split(_REQUEST)[1:]:
+            if mark in request:
+                return json.loads(_REQUEST + request.rstrip(",]"))
     return None
 
 
@@ -156,6 +201,11 @@ def executions(user):
         {"authorization": f"Bearer {ADMIN_TOKEN}"},
     )
     return page["items"]
+
+
+def left():
+    """The calls of this program that are on record as left by their client."""
+    return {item["request_id"] for item in executions(USER) if item["outcome"] == "client_left"}
 
 
 def eventually(holds, otherwise):

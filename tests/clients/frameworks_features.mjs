@@ -1,7 +1,7 @@
-// What openai, LangChain, the Vercel AI SDK and @google/generative-ai can do beyond a plain text, through Chaperone.
+// What openai, LangChain, the Vercel AI SDK and @google/generative-ai can do, through Chaperone: each feature at both
+// bases.
 
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createGoogleGenerativeAI } from '@ai-sdk/google';
 import { GoogleGenerativeAI } from '@google/generative-ai';
 import { AIMessage, HumanMessage, SystemMessage, ToolMessage } from '@langchain/core/messages';
@@ -9,31 +9,32 @@ import { ChatGoogleGenerativeAI, GoogleGenerativeAIEmbeddings } from '@langchain
 import { embedMany, generateText, jsonSchema, Output, streamText, tool } from 'ai';
 import OpenAI from 'openai';
 import * as checks from './checks.mjs';
-import { CHAPERONE, INJECTION, MODEL, SAY_BAD_ANSWER, USER, marker } from './checks.mjs';
+import { BASES, INJECTION, MODEL, SAY_BAD_ANSWER, marker } from './checks.mjs';
 
 const LARGE_LETTERS = 4_000_000;
 const IMAGE = Buffer.alloc(16_384, 7).toString('base64');
 const PARAMETERS = { type: 'object', properties: { town: { type: 'string' } }, required: ['town'] };
 const FUNCTION = { name: 'weather', description: 'The sky now.', parameters: PARAMETERS };
-const OWN = { 'x-chaperone-user': USER };
 const CALLED = { 'x-simulate': 'call=weather' };
 const JSON_ANSWER = { 'x-simulate': `say=${Buffer.from('{"town": "Ulm"}').toString('base64url')}` };
 const FAILED = { 'x-simulate': 'status=503' };
 const SLOW = { 'x-simulate': 'gap_ms=50,chunk=4' };
 const EMBEDDINGS = 'gemini-embedding-001';
 
-// Each asks with turns of OpenAI's form, `{ role, content }`, and gives texts, in the ways of its SDK.
+// Each is made for a base, asks with turns of OpenAI's form, `{ role, content }`, and gives texts, in the ways of its
+// SDK.
 const clients = {
-  openai: {
+  openai: (base) => ({
+    base,
     sdk: new OpenAI({
       apiKey: checks.API_KEY,
-      baseURL: `${CHAPERONE}/v1beta/openai/`,
+      baseURL: `${base.url}/v1beta/openai/`,
+      defaultHeaders: base.headers,
       timeout: checks.TIMEOUT_MS,
       maxRetries: 0,
     }),
     complete(messages, headers, body) {
-      const options = { headers: { ...OWN, ...headers } };
-      return this.sdk.chat.completions.create({ model: MODEL, messages, ...body }, options);
+      return this.sdk.chat.completions.create({ model: MODEL, messages, ...body }, { headers });
     },
     async ask(turns, headers) {
       return (await this.complete(turns, headers)).choices[0].message.content;
@@ -57,19 +58,22 @@ const clients = {
       const answer = await this.complete(turns, JSON_ANSWER, { response_format: schema });
       return JSON.parse(answer.choices[0].message.content);
     },
-    image: (text) => [
-      { type: 'text', text },
-      { type: 'image_url', image_url: { url: `data:image/png;base64,${IMAGE}` } },
-    ],
+    image: imageOfOpenai,
     async embed(input) {
       return (await this.sdk.embeddings.create({ model: EMBEDDINGS, input })).data.map((one) => one.embedding);
     },
-  },
+    async models() {
+      const names = [];
+      for await (const one of this.sdk.models.list()) names.push(one.id);
+      return names;
+    },
+  }),
 
-  langchain: {
+  langchain: (base) => ({
+    base,
     model(headers, more) {
-      const customHeaders = { ...OWN, ...headers };
-      const common = { model: MODEL, apiKey: checks.API_KEY, baseUrl: CHAPERONE, maxRetries: 0 };
+      const customHeaders = { ...base.headers, ...headers };
+      const common = { model: MODEL, apiKey: checks.API_KEY, baseUrl: base.url, maxRetries: 0 };
       return new ChatGoogleGenerativeAI({ ...common, customHeaders, ...more });
     },
     messages: (turns) => turns.map((turn) => {
@@ -104,14 +108,19 @@ const clients = {
       const model = this.model(JSON_ANSWER).withStructuredOutput(PARAMETERS, { method: 'jsonSchema' });
       return model.invoke(this.messages(turns));
     },
-    image: (text) => clients.openai.image(text),
+    image: imageOfOpenai,
     embed: (texts) =>
-      new GoogleGenerativeAIEmbeddings({ model: EMBEDDINGS, apiKey: checks.API_KEY, baseUrl: CHAPERONE })
+      new GoogleGenerativeAIEmbeddings({ model: EMBEDDINGS, apiKey: checks.API_KEY, baseUrl: base.url })
         .embedDocuments(texts),
-  },
+  }),
 
-  vercel: {
-    google: createGoogleGenerativeAI({ apiKey: checks.API_KEY, baseURL: `${CHAPERONE}/v1beta` }),
+  vercel: (base) => ({
+    base,
+    google: createGoogleGenerativeAI({
+      apiKey: checks.API_KEY,
+      baseURL: `${base.url}/v1beta`,
+      headers: base.headers,
+    }),
     request(turns, headers, more) {
       const system = turns.find((turn) => turn.role === 'system')?.content;
       const messages = turns.filter((turn) => turn.role !== 'system').map((turn) => {
@@ -127,7 +136,7 @@ const clients = {
         return turn;
       });
       const model = this.google(MODEL);
-      return { model, system, messages, headers: { ...OWN, ...headers }, maxRetries: 0, ...more };
+      return { model, system, messages, headers, maxRetries: 0, ...more };
     },
     async ask(turns, headers) {
       return (await generateText(this.request(turns, headers))).text;
@@ -154,13 +163,15 @@ const clients = {
     ],
     async embed(values) {
       const model = this.google.textEmbedding(EMBEDDINGS);
-      return (await embedMany({ model, values, headers: OWN })).embeddings;
+      return (await embedMany({ model, values })).embeddings;
     },
-  },
+  }),
 
-  retired: {
+  retired: (base) => ({
+    base,
     model(headers, more) {
-      const options = { baseUrl: CHAPERONE, customHeaders: { ...OWN, ...headers }, timeout: checks.TIMEOUT_MS };
+      const customHeaders = { ...base.headers, ...headers };
+      const options = { baseUrl: base.url, customHeaders, timeout: checks.TIMEOUT_MS };
       return new GoogleGenerativeAI(checks.API_KEY).getGenerativeModel({ model: MODEL, ...more }, options);
     },
     request(turns) {
@@ -180,8 +191,13 @@ const clients = {
       });
       return { contents, ...(system && { systemInstruction: system }) };
     },
+    // What follows earlier turns is said in a chat.
     async ask(turns, headers) {
-      return (await this.model(headers).generateContent(this.request(turns))).response.text();
+      const request = this.request(turns);
+      if (request.contents.length === 1) return (await this.model(headers).generateContent(request)).response.text();
+      const last = request.contents.pop();
+      const chat = this.model(headers).startChat({ history: request.contents });
+      return (await chat.sendMessage(last.parts)).response.text();
     },
     async finish(turns, headers) {
       const { response } = await this.model(headers).generateContent(this.request(turns));
@@ -210,58 +226,95 @@ const clients = {
       const requests = texts.map((text) => ({ content: { role: 'user', parts: [{ text }] } }));
       return (await model.batchEmbedContents({ requests })).embeddings.map((one) => one.values);
     },
-  },
+    async count(text) {
+      return (await this.model().countTokens(text)).totalTokens;
+    },
+  }),
 };
 
+function imageOfOpenai(text) {
+  return [
+    { type: 'text', text },
+    { type: 'image_url', image_url: { url: `data:image/png;base64,${IMAGE}` } },
+  ];
+}
+
 const user = (content) => ({ role: 'user', content });
-const turnsSent = async (mark) => {
-  const { body } = await checks.sent(mark);
-  return body.contents ?? body.messages;
-};
+// In either dialect.
+const turnsOf = (body) => body.contents ?? body.messages;
+const isBlock = (error) => /content_filter|PROHIBITED_CONTENT|SAFETY/.test(`${error.code} ${error}`);
 
 /** What a guardrail stopped is an empty answer with its reason, or an error that tells it. */
 async function checkFiltered(finished) {
   const [text, reason] = await finished.catch((error) => {
-    assert.match(`${error.code} ${error}`, /content_filter|PROHIBITED_CONTENT|SAFETY/);
+    assert(isBlock(error), String(error));
     return ['', 'content_filter'];
   });
   assert.deepEqual([text || '', reason], ['', 'content_filter']);
 }
 
+/** All that a stream gives before its end, or before the error that an SDK makes of what a guardrail stopped. */
+async function textOf(stream) {
+  let text = '';
+  try {
+    for await (const piece of stream) text += piece;
+  } catch (error) {
+    assert(isBlock(error), String(error));
+  }
+  return text;
+}
+
+// What is large comes last, because every look at what was sent reads all that was sent before.
 const features = {
+  async plain(client) {
+    const mark = marker();
+    client.base.checkEcho(await client.ask([user(mark)]), mark);
+    await client.base.sent(mark);
+  },
+
+  async streamed(client) {
+    const mark = marker();
+    const prompt = `${mark} ${'of sea and wind. '.repeat(20)}`;
+    const pieces = [];
+    for await (const piece of client.stream([user(prompt)])) if (piece) pieces.push(piece);
+    client.base.checkEcho(pieces.join(''), prompt);
+    await client.base.sent(mark);
+    assert(pieces.length > 1, 'the answer came in one piece');
+  },
+
   async chat_over_three_turns(client) {
     const turns = [];
     for (let turn = 0; turn < 3; turn += 1) {
       const mark = marker();
       turns.push(user(`Turn of ${mark}`));
       const answer = await client.ask(turns);
-      assert.equal(answer, `Echo: Turn of ${mark}`);
-      assert.equal((await turnsSent(mark)).length, turns.length, 'the history is not complete');
+      client.base.checkEcho(answer, `Turn of ${mark}`);
+      const sent = turnsOf(await client.base.sent(mark));
+      const own = sent.filter((one) => JSON.stringify(one).includes('Turn of'));
+      assert.equal(own.length, turns.length, 'the history is not complete');
       turns.push({ role: 'assistant', content: answer });
     }
   },
 
+  // A template's takes the place of the application's.
   async system_instruction(client) {
-    const answer = await client.ask([{ role: 'system', content: 'Be brief.' }, user(marker())]);
-    assert.match(answer, /^\[system: Be brief\./);
-  },
-
-  async streamed(client) {
-    const prompt = `${marker()} ${'of sea and wind. '.repeat(20)}`;
-    const pieces = [];
-    for await (const piece of client.stream([user(prompt)])) if (piece) pieces.push(piece);
-    assert.equal(pieces.join(''), `Echo: ${prompt}`);
-    assert(pieces.length > 1, 'the answer came in one piece');
+    const mark = marker();
+    const answer = await client.ask([{ role: 'system', content: 'Be brief.' }, user(mark)]);
+    assert(answer.startsWith(`[system: ${client.base.system ?? 'Be brief.'}`), answer);
+    const sent = JSON.stringify(await client.base.sent(mark));
+    assert.equal(sent.includes('Be brief.'), !client.base.system, 'both system instructions went upstream, or none');
   },
 
   async json_schema(client) {
-    assert.deepEqual(await client.structured([user(marker())]), { town: 'Ulm' });
+    const mark = marker();
+    assert.deepEqual(await client.structured([user(mark)]), { town: 'Ulm' });
+    assert.match(JSON.stringify(await client.base.sent(mark)), /town/, 'the schema did not reach the model');
   },
 
   async function_called(client) {
     const mark = marker();
     assert.deepEqual(await client.call([user(mark)]), ['weather', { town: 'Ulm' }]);
-    assert.match(JSON.stringify((await checks.sent(mark)).body.tools), /weather/);
+    assert.match(JSON.stringify((await client.base.sent(mark)).tools), /weather/);
   },
 
   // The call and its result go back to the model.
@@ -271,19 +324,33 @@ const features = {
     const tool_calls = [{ id: 'call_1', type: 'function', function: called }];
     const result = { role: 'tool', tool_call_id: 'call_1', content: '{"sky": "clear"}' };
     await client.ask([user(mark), { role: 'assistant', content: null, tool_calls }, result]);
-    const sent = JSON.stringify(await turnsSent(mark));
+    const sent = JSON.stringify(turnsOf(await client.base.sent(mark)));
     for (const word of ['weather', 'Ulm', 'clear']) assert(sent.includes(word), sent);
   },
 
   async inline_image(client) {
     const mark = marker();
     await client.ask([user(client.image(mark))]);
-    assert(JSON.stringify(await turnsSent(mark)).includes(IMAGE), 'the image did not arrive as it was sent');
+    const sent = JSON.stringify(turnsOf(await client.base.sent(mark)));
+    assert(sent.includes(IMAGE), 'the image did not arrive as it was sent');
   },
 
   async embeddings(client) {
-    const vectors = await client.embed([marker(), 'two']);
+    const mark = marker();
+    const vectors = await client.embed([mark, 'two']);
     assert(vectors.length === 2 && vectors.every((one) => one.length > 0), JSON.stringify(vectors));
+    assert(await checks.sent(mark), 'the text did not reach the model');
+  },
+
+  async count_tokens(client) {
+    const mark = marker();
+    client.base.checkCount(await client.count(mark), mark);
+    await client.base.sent(mark);
+  },
+
+  async models_list(client) {
+    const names = await client.models();
+    assert(names.some((name) => name.endsWith(`/${MODEL}`)), `received [${names}]`);
   },
 
   async an_error(client) {
@@ -295,18 +362,26 @@ const features = {
 
   async blocked_prompt(client) {
     const mark = marker();
-    await checkFiltered(client.finish([user(`${mark} ${INJECTION}`)]));
+    const turns = [user(`${mark} ${INJECTION}`)];
+    await checkFiltered(client.finish(turns));
+    assert.equal(await textOf(client.stream(turns)), '');
     assert.equal(await checks.sent(mark), undefined, 'the blocked prompt reached the model');
   },
 
   async blocked_answer(client) {
-    await checkFiltered(client.finish([user(`Tell of a town, ${marker()}`)], SAY_BAD_ANSWER));
+    const mark = marker();
+    await checkFiltered(client.finish([user(`Tell of a town, ${mark}`)], SAY_BAD_ANSWER));
+    await client.base.sent(mark);
+  },
+
+  async blocked_answer_streamed(client) {
+    const mark = marker();
+    checks.onlyGoodBeginning(await textOf(client.stream([user(`Tell of a town, ${mark}`)], SAY_BAD_ANSWER)));
+    await client.base.sent(mark);
   },
 
   async cancelled(client) {
-    const left = async () =>
-      [...(await checks.readRecords()).values()].filter((item) => item.outcome === 'client_left').length;
-    const before = await left();
+    const before = await checks.left();
     const stop = new AbortController();
     const turns = [user(`${marker()} ${'of sea and wind. '.repeat(40)}`)];
     const stream = client.stream(turns, SLOW, stop.signal);
@@ -315,21 +390,29 @@ const features = {
     process.once('unhandledRejection', () => {});
     stop.abort();
     await stream.return().catch(() => {});
-    const deadline = Date.now() + checks.RECORDED_WITHIN_MS;
-    while ((await left()) === before) {
-      assert(Date.now() < deadline, 'the call is not recorded as left');
-      await sleep(100);
-    }
+    const hasLeft = async () => [...(await checks.left())].some((id) => !before.has(id));
+    await checks.eventually(hasLeft, 'the call is not recorded as left');
   },
 
   async large_body(client) {
-    const answer = await client.ask([user(marker() + 'x'.repeat(LARGE_LETTERS))]);
-    assert(answer.length > LARGE_LETTERS, `${answer.length} letters came back`);
+    const prompt = marker() + 'x'.repeat(LARGE_LETTERS);
+    client.base.checkEcho(await client.ask([user(prompt)]), prompt);
   },
 };
 
+// What these have no call for. Tokens LangChain counts by itself, without asking anybody.
+const WITHOUT = {
+  count_tokens: ['openai', 'langchain', 'vercel'],
+  models_list: ['langchain', 'vercel', 'retired'],
+};
+
 const all = {};
-for (const [name, client] of Object.entries(clients)) {
-  for (const [feature, works] of Object.entries(features)) all[`${name}_${feature}`] = () => works(client);
+for (const [feature, works] of Object.entries(features)) {
+  for (const [name, client] of Object.entries(clients)) {
+    if (WITHOUT[feature]?.includes(name)) continue;
+    for (const [place, base] of Object.entries(BASES)) {
+      all[[name, place, feature].filter(Boolean).join('_')] = () => works(client(base));
+    }
+  }
 }
 await checks.run(all);

@@ -1,5 +1,6 @@
-"""What openai, LangChain, litellm and google-generativeai can do beyond a plain text, through Chaperone."""
+"""What openai, LangChain, litellm and google-generativeai can do, through Chaperone: each feature at both bases."""
 
+import asyncio
 import base64
 import json
 import os
@@ -15,11 +16,13 @@ import openai
 from google.api_core import exceptions as google_errors
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_google_genai import ChatGoogleGenerativeAI, GoogleGenerativeAIEmbeddings
+from litellm.utils import get_valid_models
 
 import checks
-from checks import CHAPERONE, INJECTION, MODEL, SAY_BAD_ANSWER, USER, check, marker
+from checks import BASES, INJECTION, MODEL, SAY_BAD_ANSWER, check, marker
 
 LARGE_LETTERS = 4_000_000
+EMBEDDINGS = "gemini-embedding-001"
 IMAGE = base64.b64encode(bytes(range(256)) * 64).decode()
 IMAGE_URL = f"data:image/png;base64,{IMAGE}"
 PARAMETERS = {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}
@@ -34,16 +37,19 @@ SLOW = {"x-simulate": "gap_ms=50,chunk=4"}
 class Openai:
     """Messages and tools of OpenAI's own form."""
 
-    def __init__(self):
+    errors = openai.APIStatusError
+
+    def __init__(self, base):
+        self.base = base
         self.client = openai.OpenAI(
-            api_key=checks.API_KEY, base_url=f"{CHAPERONE}/v1beta/openai/", timeout=checks.TIMEOUT_S, max_retries=0
+            api_key=checks.API_KEY,
+            base_url=f"{base.url}/v1beta/openai/",
+            default_headers=base.headers,
+            timeout=checks.TIMEOUT_S,
+            max_retries=0,
         )
 
-    errors = openai.APIStatusError
-    embedding_model = "gemini-embedding-001"
-
     def complete(self, messages, headers=None, **more):
-        headers = {"x-chaperone-user": USER, **(headers or {})}
         return self.client.chat.completions.create(model=MODEL, messages=messages, extra_headers=headers, **more)
 
     def ask(self, turns, headers=None, **more):
@@ -67,20 +73,29 @@ class Openai:
         return json.loads(self.ask(turns, JSON_ANSWER, response_format=form))
 
     def embed(self, texts):
-        answer = self.client.embeddings.create(model=self.embedding_model, input=texts)
+        answer = self.client.embeddings.create(model=EMBEDDINGS, input=texts)
         return [one.embedding for one in answer.data]
+
+    def models(self):
+        return [one.id for one in self.client.models.list()]
 
 
 class Litellm(Openai):
     """The same form, which it translates to the native one."""
 
-    def __init__(self):
-        self.common = {"api_key": checks.API_KEY, "api_base": f"{CHAPERONE}/v1beta", "timeout": checks.TIMEOUT_S}
+    def __init__(self, base):
+        self.base = base
+        self.place = {"api_key": checks.API_KEY, "api_base": f"{base.url}/v1beta"}
 
     def complete(self, messages, headers=None, **more):
-        headers = {"x-chaperone-user": USER, **(headers or {})}
         return litellm.completion(
-            model=f"gemini/{MODEL}", messages=messages, extra_headers=headers, num_retries=0, **self.common, **more
+            model=f"gemini/{MODEL}",
+            messages=messages,
+            extra_headers={**self.base.headers, **(headers or {})},
+            timeout=checks.TIMEOUT_S,
+            num_retries=0,
+            **self.place,
+            **more,
         )
 
     def stream(self, turns, headers=None):
@@ -88,8 +103,18 @@ class Litellm(Openai):
             yield chunk.choices[0].delta.content or ""
 
     def embed(self, texts):
-        answer = litellm.embedding(model=f"gemini/{self.embedding_model}", input=texts, **self.common)
+        headers = self.base.headers
+        answer = litellm.embedding(model=f"gemini/{EMBEDDINGS}", input=texts, extra_headers=headers, **self.place)
         return [one["embedding"] for one in answer.data]
+
+    def models(self):
+        return get_valid_models(check_provider_endpoint=True, custom_llm_provider="gemini", **self.place)
+
+    def count(self, text):
+        """Without an answer it would guess."""
+        counted = asyncio.run(litellm.acount_tokens(model=f"gemini/{MODEL}", messages=[user(text)], **self.place))
+        assert counted.original_response, counted
+        return counted.total_tokens
 
 
 class LangChain:
@@ -98,12 +123,15 @@ class LangChain:
     errors = Exception
     kinds = {"user": HumanMessage, "assistant": AIMessage, "system": SystemMessage}
 
+    def __init__(self, base):
+        self.base = base
+
     def model(self, headers=None, **more):
         return ChatGoogleGenerativeAI(
             model=MODEL,
             google_api_key=checks.API_KEY,
-            base_url=CHAPERONE,
-            additional_headers={"x-chaperone-user": USER, **(headers or {})},
+            base_url=self.base.url,
+            additional_headers={**self.base.headers, **(headers or {})},
             timeout=checks.TIMEOUT_S,
             max_retries=1,
             **more,
@@ -144,8 +172,14 @@ class LangChain:
 
     def embed(self, texts):
         return GoogleGenerativeAIEmbeddings(
-            model="gemini-embedding-001", google_api_key=checks.API_KEY, base_url=CHAPERONE
+            model=EMBEDDINGS,
+            google_api_key=checks.API_KEY,
+            base_url=self.base.url,
+            additional_headers=self.base.headers,
         ).embed_documents(texts)
+
+    def count(self, text):
+        return self.model().get_num_tokens(text)
 
 
 class Retired:
@@ -153,14 +187,19 @@ class Retired:
 
     errors = google_errors.GoogleAPIError
 
-    def model(self, headers=None, **more):
-        metadata = [("x-chaperone-user", USER), *(headers or {}).items()]
+    def __init__(self, base):
+        self.base = base
+
+    def configure(self, headers=None):
         retired.configure(
             api_key=checks.API_KEY,
             transport="rest",
-            client_options={"api_endpoint": CHAPERONE},
-            default_metadata=metadata,
+            client_options={"api_endpoint": self.base.url},
+            default_metadata=list({**self.base.headers, **(headers or {})}.items()),
         )
+
+    def model(self, headers=None, **more):
+        self.configure(headers)
         return retired.GenerativeModel(MODEL, **more)
 
     def contents(self, turns):
@@ -183,12 +222,14 @@ class Retired:
         system = [turn["content"] for turn in turns if turn["role"] == "system"]
         model = self.model(headers, system_instruction=system[0] if system else None)
         contents = list(self.contents([turn for turn in turns if turn["role"] != "system"]))
-        return model.generate_content(
-            contents, stream=stream, request_options={"timeout": checks.TIMEOUT_S, "retry": None}, **more
-        )
+        return model.generate_content(contents, stream=stream, request_options=OPTIONS, **more)
 
     def ask(self, turns, headers=None):
-        return self.generate(turns, headers).text
+        """What follows earlier turns is said in a chat."""
+        if len(turns) == 1 or turns[0]["role"] == "system":
+            return self.generate(turns, headers).text
+        *earlier, last = self.contents(turns)
+        return self.model(headers).start_chat(history=earlier).send_message(last, request_options=OPTIONS).text
 
     def finish(self, turns, headers=None):
         answer = self.generate(turns, headers)
@@ -208,10 +249,18 @@ class Retired:
         return json.loads(self.generate(turns, JSON_ANSWER, generation_config=config).text)
 
     def embed(self, texts):
-        self.model()
-        return retired.embed_content(model="models/gemini-embedding-001", content=texts)["embedding"]
+        self.configure()
+        return retired.embed_content(model=f"models/{EMBEDDINGS}", content=texts)["embedding"]
+
+    def models(self):
+        self.configure()
+        return [one.name for one in retired.list_models()]
+
+    def count(self, text):
+        return self.model().count_tokens(text).total_tokens
 
 
+OPTIONS = {"timeout": checks.TIMEOUT_S, "retry": None}
 FUNCTION_OF_GOOGLE = {
     **FUNCTION,
     "parameters": {"type": "OBJECT", "properties": {"town": {"type": "STRING"}}, "required": ["town"]},
@@ -222,13 +271,24 @@ def user(text):
     return {"role": "user", "content": text}
 
 
-def upstream(mark):
-    """What went upstream, whichever dialect."""
-    return checks.sent(mark)["body"]
-
-
 def turns_of(body):
+    """In either dialect."""
     return body.get("contents") or body["messages"]
+
+
+def plain(client):
+    mark = marker()
+    client.base.check_echo(client.ask([user(mark)]), mark)
+    client.base.sent(mark)
+
+
+def streamed(client):
+    mark = marker()
+    prompt = f"{mark} " + "of sea and wind. " * 20
+    pieces = [piece for piece in client.stream([user(prompt)]) if piece]
+    client.base.check_echo("".join(pieces), prompt)
+    client.base.sent(mark)
+    assert len(pieces) > 1, pieces
 
 
 def chat_over_three_turns(client):
@@ -237,30 +297,31 @@ def chat_over_three_turns(client):
         mark = marker()
         turns.append(user(f"Turn of {mark}"))
         answer = client.ask(turns)
-        assert answer == f"Echo: Turn of {mark}", answer
-        assert len(turns_of(upstream(mark))) == len(turns), "the history is not complete"
+        client.base.check_echo(answer, f"Turn of {mark}")
+        own = [turn for turn in turns_of(client.base.sent(mark)) if "Turn of" in json.dumps(turn)]
+        assert len(own) == len(turns), "the history is not complete"
         turns.append({"role": "assistant", "content": answer})
 
 
 def system_instruction(client):
-    answer = client.ask([{"role": "system", "content": "Be brief."}, user(marker())])
-    assert answer.startswith("[system: Be brief."), answer
-
-
-def streamed(client):
-    prompt = f"{marker()} " + "of sea and wind. " * 20
-    pieces = [piece for piece in client.stream([user(prompt)]) if piece]
-    assert "".join(pieces) == f"Echo: {prompt}" and len(pieces) > 1, pieces
+    """A template's takes the place of the application's."""
+    mark = marker()
+    answer = client.ask([{"role": "system", "content": "Be brief."}, user(mark)])
+    assert answer.startswith(f"[system: {client.base.system or 'Be brief.'}"), answer
+    sent = json.dumps(client.base.sent(mark))
+    assert ("Be brief." in sent) == (not client.base.system), "the application's system instruction went beside another"
 
 
 def json_schema(client):
-    assert client.structured([user(marker())]) == {"town": "Ulm"}
+    mark = marker()
+    assert client.structured([user(mark)]) == {"town": "Ulm"}
+    assert "town" in json.dumps(client.base.sent(mark)), "the schema did not reach the model"
 
 
 def function_called(client):
     mark = marker()
     assert client.call([user(mark)]) == ("weather", {"town": "Ulm"})
-    assert "weather" in json.dumps(upstream(mark)["tools"])
+    assert "weather" in json.dumps(client.base.sent(mark)["tools"])
 
 
 def function_result(client):
@@ -269,7 +330,7 @@ def function_result(client):
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Ulm"}'}}
     result = {"role": "tool", "tool_call_id": "call_1", "content": '{"sky": "clear"}'}
     client.ask([user(mark), {"role": "assistant", "content": None, "tool_calls": [call]}, result])
-    sent = json.dumps(turns_of(upstream(mark)))
+    sent = json.dumps(turns_of(client.base.sent(mark)))
     assert "weather" in sent and "Ulm" in sent and "clear" in sent, sent
 
 
@@ -278,13 +339,26 @@ def inline_image(client):
     image = {"type": "image_url", "image_url": {"url": IMAGE_URL}}
     client.ask([user([{"type": "text", "text": mark}, image])])
     # In either alphabet.
-    sent = json.dumps(turns_of(upstream(mark))).replace("-", "+").replace("_", "/")
+    sent = json.dumps(turns_of(client.base.sent(mark))).replace("-", "+").replace("_", "/")
     assert IMAGE in sent, "the image did not arrive as it was sent"
 
 
 def embeddings(client):
-    vectors = client.embed([marker(), "two"])
+    mark = marker()
+    vectors = client.embed([mark, "two"])
     assert len(vectors) == 2 and all(vectors), vectors
+    assert checks.sent(mark), "the text did not reach the model"
+
+
+def count_tokens(client):
+    mark = marker()
+    client.base.check_count(client.count(mark), mark)
+    client.base.sent(mark)
+
+
+def models_list(client):
+    names = client.models()
+    assert any(name.endswith(f"/{MODEL}") for name in names), names
 
 
 def an_error(client):
@@ -298,67 +372,98 @@ def an_error(client):
 
 def blocked_prompt(client):
     mark = marker()
-    try:
-        text, reason = client.finish([user(f"{mark} {INJECTION}")])
-    except Exception as error:
-        assert "content_filter" in str(error) or "block" in str(error).lower(), repr(error)
-    else:
-        assert (text or "", reason) == ("", "content_filter"), (text, reason)
+    turns = [user(f"{mark} {INJECTION}")]
+    assert outcome(lambda: client.finish(turns)) == ("", "content_filter")
+    assert outcome(lambda: ("".join(client.stream(turns)), "content_filter")) == ("", "content_filter")
     assert checks.sent(mark) is None, "the blocked prompt reached the model"
 
 
+def outcome(call):
+    """The text and the reason of its end. Of what a guardrail stopped some SDKs make an error, which must tell it."""
+    try:
+        text, reason = call()
+    except Exception as error:
+        assert "content_filter" in str(error) or "block" in str(error).lower(), repr(error)
+        return "", "content_filter"
+    return text or "", reason
+
+
 def blocked_answer(client):
-    text, reason = client.finish([user(f"Tell of a town, {marker()}")], SAY_BAD_ANSWER)
+    mark = marker()
+    turns = [user(f"Tell of a town, {mark}")]
+    text, reason = client.finish(turns, SAY_BAD_ANSWER)
     assert (text or "", reason) == ("", "content_filter"), (text, reason)
+    client.base.sent(mark)
+
+
+def blocked_answer_streamed(client):
+    """An SDK may make an error of the end, not of what came before."""
+    mark = marker()
+    pieces = []
+    try:
+        for piece in client.stream([user(f"Tell of a town, {mark}")], SAY_BAD_ANSWER):
+            pieces.append(piece)
+    except Exception as error:
+        assert "SAFETY" in str(error) or "finish_reason" in str(error), repr(error)
+    checks.only_good_beginning("".join(pieces))
+    client.base.sent(mark)
 
 
 def cancelled(client):
-    before = left()
+    before = checks.left()
     stream = iter(client.stream([user(f"{marker()} " + "of sea and wind. " * 40)], SLOW))
     next(stream)
     close = getattr(stream, "close", None)
     if close:
         close()
     del stream
-    checks.eventually(lambda: left() > before, "the call is not recorded as left")
-
-
-def left():
-    return sum(item["outcome"] == "client_left" for item in checks.executions(USER))
+    checks.eventually(lambda: checks.left() - before, "the call is not recorded as left")
 
 
 def large_body(client):
-    answer = client.ask([user(marker() + "x" * LARGE_LETTERS)])
-    assert len(answer) > LARGE_LETTERS, f"{len(answer)} letters came back"
+    prompt = marker() + "x" * LARGE_LETTERS
+    client.base.check_echo(client.ask([user(prompt)]), prompt)
 
 
+# What is large comes last, because every look at what was sent reads all that was sent before.
 FEATURES = [
+    plain,
+    streamed,
     chat_over_three_turns,
     system_instruction,
-    streamed,
     json_schema,
     function_called,
     function_result,
     inline_image,
     embeddings,
+    count_tokens,
+    models_list,
     an_error,
     blocked_prompt,
     blocked_answer,
+    blocked_answer_streamed,
     cancelled,
     large_body,
 ]
+# What these have no call for; and litellm counts without the headers that give a template its variables.
+WITHOUT = {
+    count_tokens: [(Openai, ""), (Openai, "by_path"), (Litellm, "by_path")],
+    models_list: [(LangChain, ""), (LangChain, "by_path")],
+}
 
 
-def feature_check(kind, feature):
+def feature_check(feature, kind, place):
     def works():
-        feature(kind())
+        feature(kind(BASES[place]))
 
-    works.__name__ = f"{kind.__name__.lower()}_{feature.__name__}"
+    works.__name__ = "_".join(filter(None, [kind.__name__.lower(), place, feature.__name__]))
     check(works)
 
 
-for each_kind in (Openai, Litellm, LangChain, Retired):
-    for each_feature in FEATURES:
-        feature_check(each_kind, each_feature)
+for each_feature in FEATURES:
+    for each_kind in (Openai, Litellm, LangChain, Retired):
+        for each_place in BASES:
+            if (each_kind, each_place) not in WITHOUT.get(each_feature, []):
+                feature_check(each_feature, each_kind, each_place)
 
 checks.run()

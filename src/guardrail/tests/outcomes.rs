@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{everything, rule};
-use crate::guardrail::{Guardrails, Salt, Verdict};
+use crate::guardrail::{Guardrails, Rule, Salt, Severity, Verdict};
 
 #[test]
 fn what_stands_in_the_place_of_a_value() {
@@ -82,5 +82,20 @@ fn a_text_that_asks_for_too_much_work_is_a_finding_with_its_own_outcome() {
             1,
             "a short one is read"
         );
+    }
+}
+
+#[test]
+fn severity_and_blocking_decide_where_no_action_is_named() {
+    for (severity, blocking, effect, verdict) in [
+        (Severity::Info, false, "info", Verdict::Allow),
+        (Severity::Warning, false, "warn", Verdict::Warn),
+        (Severity::Critical, false, "warn", Verdict::Warn),
+        (Severity::Info, true, "block", Verdict::Block),
+    ] {
+        let one = rule("one", blocking, json!({"literals": ["falcon"]}));
+        let guardrails = Guardrails::compile(vec![Rule { severity, ..one }]).unwrap();
+        let found = guardrails.scan("a falcon", &everything(&guardrails));
+        assert_eq!((guardrails.effect(&found[0]), guardrails.judge(&found)), (effect, verdict));
     }
 }

@@ -1,8 +1,8 @@
 //! What the shipped guardrails find, family by family, and what they let be: everyday texts that stand close to
 //! what they look for.
 
-use super::{Catalog, Source};
-use crate::catalog::files::seeds;
+use super::super::files::seeds;
+use super::super::{Catalog, Source};
 use crate::guardrail::{Direction, Inspects};
 use crate::words::ids::Tenant;
 
