@@ -9,6 +9,7 @@
     reason = "a measuring program owns its clock, its tasks and its output"
 )]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -35,7 +36,7 @@ struct Arguments {
     /// How long
     #[arg(long)]
     seconds: u32,
-    /// What to post
+    /// What to post; `000000` in it becomes another number in each call, as no prompt is like another
     #[arg(long)]
     body: std::path::PathBuf,
     /// Measure until the first piece of the answer is here, not until its end
@@ -55,7 +56,7 @@ struct Measured {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let body = Bytes::from(std::fs::read(&arguments.body).context("--body")?);
+    let body: Arc<str> = std::fs::read_to_string(&arguments.body).context("--body")?.into();
     let began = Instant::now();
     let workers: Vec<_> = (0..arguments.connections)
         .map(|number| tokio::spawn(drive(arguments.clone(), body.clone(), number, began)))
@@ -85,7 +86,7 @@ async fn main() -> anyhow::Result<()> {
 /// One connection's calls.
 async fn drive(
     arguments: Arguments,
-    body: Bytes,
+    body: Arc<str>,
     number: u32,
     began: Instant,
 ) -> anyhow::Result<Measured> {
@@ -103,7 +104,8 @@ async fn drive(
     let mut due = began
         + pause.unwrap_or_default().mul_f64(f64::from(number) / f64::from(arguments.connections));
     let mut measured = Measured::default();
-    loop {
+    let run = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_nanos();
+    for call in 0_u64.. {
         match pause {
             Some(_) => tokio::time::sleep_until(due.into()).await,
             None => due = Instant::now(),
@@ -113,7 +115,8 @@ async fn drive(
         if from >= end {
             break;
         }
-        let answer = sender.send_request(request(&arguments, &authority, &body)?).await?;
+        let prompt = body.replace("000000", &format!("{run}-{number}-{call}"));
+        let answer = sender.send_request(request(&arguments, &authority, prompt)?).await?;
         let good = answer.status().is_success();
         let mut body = answer.into_body();
         if arguments.first_piece {
@@ -134,11 +137,11 @@ async fn drive(
 fn request(
     arguments: &Arguments,
     authority: &str,
-    body: &Bytes,
+    body: String,
 ) -> anyhow::Result<Request<Full<Bytes>>> {
     let target = arguments.url.path_and_query().map_or("/", |target| target.as_str());
     let mut request =
-        Request::post(target).header("host", authority).body(Full::new(body.clone()))?;
+        Request::post(target).header("host", authority).body(Full::new(body.into()))?;
     for header in &arguments.header {
         let (name, value) = header.split_once(':').context("--header takes `name: value`")?;
         let (name, value) =

@@ -83,9 +83,13 @@ pub struct Violation {
     pub direction: String,
     /// `info`, `warn`, `redact` or `block`; with `shadow_` before it for what only would have been done.
     pub action: String,
-    /// First byte in the inspected text.
+    /// Where in the body the string stands that it begins in, such as `contents[0].parts[1].text`. Not known of
+    /// streams, variables and rendered prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// First byte in that string; of a stream, in all that the candidate said.
     pub start: usize,
-    /// End in the inspected text, exclusive.
+    /// End of it there, exclusive.
     pub end: usize,
 }
 

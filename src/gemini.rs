@@ -7,6 +7,7 @@ pub mod answer;
 pub mod batch;
 pub mod json;
 pub mod members;
+pub mod place;
 pub mod route;
 pub mod stream;
 pub mod text;

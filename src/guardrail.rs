@@ -6,6 +6,7 @@
 
 mod anchors;
 mod classes;
+mod clean;
 mod compile;
 mod encoded;
 mod engine;
@@ -36,7 +37,9 @@ mod validate;
 mod verify;
 mod window;
 
+pub use clean::TextKey;
 pub use compile::{Guardrails, RuleError};
+pub use pattern::CONTEXT_BYTES_MAX;
 pub use redact::{Hole, Holes, Salt, Stands, replace};
 pub use rule::{
     Action, Allow, Direction, Inspects, Kind, Mode, PatternConfig, Redact, RedactForm, Rule,

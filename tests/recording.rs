@@ -110,6 +110,12 @@ async fn a_warning_is_recorded_and_the_call_goes_on() {
     let directions: Vec<&str> =
         violations.iter().map(|one| one["direction"].as_str().unwrap()).collect();
     assert_eq!(directions, ["request", "response"], "the simulator echoes the address");
+    let of_request = json!({
+        "rule_name": "pii_detection_basic", "entity": "email", "direction": "request",
+        "action": "warn", "place": "contents[0].parts[0].text", "start": 9, "end": 22,
+    });
+    assert_eq!(violations[0], of_request);
+    assert_eq!(violations[1]["place"], "candidates[0].content.parts[0].text");
     assert!(
         !row["guardrail_violations"].to_string().contains("ann@"),
         "violations hold no matched text"

@@ -59,6 +59,7 @@ fn full() -> Execution {
             entity: "e".to_owned(),
             direction: "request".to_owned(),
             action: "warn".to_owned(),
+            place: Some("contents[0].parts[0].text".to_owned()),
             start: 1,
             end: 2,
         }],

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use regex_automata::meta::Regex;
 
+use super::clean::Clean;
 use super::engine::{Engines, Turn};
 use super::gate::Gates;
 use super::growth::Beginnings;
@@ -56,6 +57,8 @@ pub struct Guardrails {
     /// Whether any rule looks at a share of the calls only.
     pub(super) has_samples: bool,
     allows: Vec<Vec<Allowed>>,
+    /// What held nothing when it was looked at.
+    pub(super) clean: Clean,
 }
 
 /// Something that is never reported.
@@ -145,6 +148,7 @@ impl Guardrails {
             pattern_bytes_max: patterns.iter().map(|one| one.engine.bytes_max).max().unwrap_or(0),
             vocabulary: Vocabulary::new(words(&rules)),
             allows,
+            clean: Clean::default(),
             patterns,
             rules,
         })

@@ -14,7 +14,7 @@ use super::validate::Validate;
 use super::verify::{Context, entropy};
 
 /// Bytes before a match in which its context may stand.
-pub(super) const CONTEXT_BYTES_MAX: usize = 128;
+pub const CONTEXT_BYTES_MAX: usize = 128;
 /// How many matches from one byte on are tried where the longest is cut out of a word.
 const ENDS_MAX: usize = 16;
 /// How many times slower a group is found than a match.

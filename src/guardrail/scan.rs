@@ -11,6 +11,7 @@ use super::reading::{Origin, Reader, first_disguise};
 use super::rule::{Action, Direction};
 use super::seeds::stretch;
 use super::sweep::{View, Work};
+use crate::words::digest::sha256_parts;
 
 /// Bytes around a word that was put back in which a phrase with it is looked for.
 const AROUND: usize = 400;
@@ -48,8 +49,14 @@ impl RuleSet {
         self.count == 0
     }
 
+    /// SHA-256 of which rules these are.
+    pub fn digest(&self) -> [u8; 32] {
+        let applies: Vec<u8> = self.applies.iter().copied().map(u8::from).collect();
+        sha256_parts(&[&[u8::from(self.is_request)], &applies])
+    }
+
     /// Whether the texts are on their way to Gemini.
-    pub(super) fn is_request(&self) -> bool {
+    pub fn is_request(&self) -> bool {
         self.is_request
     }
 
@@ -109,6 +116,12 @@ pub(super) enum What {
 }
 
 impl Finding {
+    /// The same, at other bytes.
+    #[must_use]
+    pub fn at(self, Range { start, end }: Range<usize>) -> Self {
+        Self { start, end, begins: start, ..self }
+    }
+
     /// The same behind so many bytes.
     #[must_use]
     pub fn behind(mut self, bytes: usize) -> Self {
@@ -141,11 +154,18 @@ pub(super) type Resume = BTreeMap<usize, usize>;
 impl Guardrails {
     /// All findings in a whole text, in order of their start.
     pub fn scan(&self, text: &str, rules: &RuleSet) -> Vec<Finding> {
+        let mut findings = self.find(text, rules);
+        findings.extend(self.too_long((0, text.len()), rules));
+        findings.sort();
+        findings
+    }
+
+    /// All findings in a text that may be a part of what is sent, in order of their start.
+    pub fn find(&self, text: &str, rules: &RuleSet) -> Vec<Finding> {
         if rules.is_empty() {
             return Vec::new();
         }
         let mut findings = self.layer(text, (rules, 0), &mut Work::of(text));
-        findings.extend(self.too_long((0, text.len()), rules));
         findings.sort();
         findings.dedup();
         findings
@@ -223,8 +243,9 @@ impl Guardrails {
         self.sweep(View::whole(text, kinds), rules, &mut Resume::new(), work).0
     }
 
-    /// Rules whose bound on the length of a text is passed as it grows.
-    pub(super) fn too_long(&self, (before, len): (usize, usize), rules: &RuleSet) -> Vec<Finding> {
+    /// The findings of rules whose bound on the length of a text is passed as it grows from so many bytes to so
+    /// many.
+    pub fn too_long(&self, (before, len): (usize, usize), rules: &RuleSet) -> Vec<Finding> {
         let bounded = |rule: usize| {
             let max = self.rules().get(rule)?.config.max_bytes?;
             let exceeds = before <= max && len > max;

@@ -185,7 +185,7 @@ impl Exchange {
         &mut self,
         guardrails: &Guardrails,
         rules: &RuleSet,
-        findings: &[Finding],
+        (findings, places): (&[Finding], &[Option<String>]),
         direction: Direction,
     ) {
         let Some(open) = &mut self.0 else { return };
@@ -216,7 +216,8 @@ impl Exchange {
             }
         }
         let room = VIOLATIONS_MAX.saturating_sub(open.execution.guardrail_violations.len());
-        for finding in findings.iter().take(room) {
+        let places = places.iter().map(Clone::clone).chain(std::iter::repeat(None));
+        for (finding, place) in findings.iter().zip(places).take(room) {
             let Some(rule) = guardrails.rules().get(finding.rule) else { continue };
             let action = guardrails.effect(finding);
             open.execution.guardrail_violations.push(Violation {
@@ -224,6 +225,7 @@ impl Exchange {
                 entity: guardrails.entity(finding).to_owned(),
                 direction: direction.to_owned(),
                 action: action.to_owned(),
+                place,
                 start: finding.start,
                 end: finding.end,
             });

@@ -19,7 +19,7 @@ use super::live::switch;
 use super::refusal::{Kind, Refusal};
 use super::render::Rendered;
 use super::select::Planned;
-use super::texts::{Placed, Texts, redact};
+use super::texts::{Placed, Texts, located, redact};
 use super::vault::Vault;
 use super::{Proxy, headers, identify};
 use crate::catalog::Scope;
@@ -238,7 +238,7 @@ pub(super) fn untrusted(
     let rules = sampled(&guardrails, &rules, exchange);
     let mut vault = vault(proxy, &planned, exchange);
     let placed = Texts::new(&segments).inspect(&guardrails, &rules);
-    note(exchange, &guardrails, &rules, &placed);
+    note(exchange, &guardrails, &rules, (body, &segments, &placed));
     keep_out(exchange, &guardrails, &segments, &placed, of_body..editable);
     let strictest = judge(&guardrails, &placed);
     let screened = match strictest {
@@ -277,7 +277,7 @@ pub(super) fn rendered(
     if !scope.rendered.is_empty() && !rendered.messages.is_empty() {
         let segments: Vec<Segment> = rendered.messages.iter().map(|one| alone(&one.text)).collect();
         let placed = Texts::new(&segments).inspect(&guardrails, &rules);
-        note(exchange, &guardrails, &rules, &placed);
+        note(exchange, &guardrails, &rules, ("", &segments, &placed));
         keep_out(exchange, &guardrails, &segments, &placed, 0..segments.len());
         // The template's own text cannot be redacted without changing what its owner approved.
         if judge(&guardrails, &placed) >= Strictest::Redact {
@@ -323,9 +323,16 @@ fn sampled(guardrails: &Guardrails, rules: &Arc<RuleSet>, exchange: &Exchange) -
     Arc::new(rules.only(|rule| guardrails.is_sampled(rule, &call)))
 }
 
-fn note(exchange: &mut Exchange, guardrails: &Guardrails, rules: &RuleSet, placed: &[Placed]) {
+/// Notes what was found in the strings of a body, and in others.
+fn note(
+    exchange: &mut Exchange,
+    guardrails: &Guardrails,
+    rules: &RuleSet,
+    (body, segments, placed): (&str, &[Segment], &[Placed]),
+) {
     let findings: Vec<_> = placed.iter().map(|one| one.finding.clone()).collect();
-    exchange.inspected(guardrails, rules, &findings, Direction::Request);
+    let places = located(body, segments, placed);
+    exchange.inspected(guardrails, rules, (&findings, &places), Direction::Request);
 }
 
 /// Notes what was found in texts that may be recorded: variables, of which `editable` are the values and the

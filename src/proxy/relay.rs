@@ -24,7 +24,7 @@ use super::identify::TENANT_PARAMETER;
 use super::inspect::{AnswerPlan, Returns, can_redact, edit, redacting};
 use super::refusal::{Kind, Refusal};
 use super::reply::{Reply, decorate, full};
-use super::texts::{Hole, Placed, Texts, fill, redactions};
+use super::texts::{Hole, Placed, Texts, fill, located, redactions};
 use super::vault::Vault;
 use super::{Proxy, headers};
 use crate::execution::Outcome;
@@ -138,7 +138,9 @@ async fn held(
     let mut placed = texts.inspect(&plan.guardrails, &plan.rules);
     placed.extend(texts.not_json(&plan.guardrails, &plan.rules));
     let findings: Vec<_> = placed.iter().map(|one: &Placed| one.finding.clone()).collect();
-    exchange.inspected(&plan.guardrails, &plan.rules, &findings, Direction::Response);
+    let places = located(document, &segments, &placed);
+    let found = (findings.as_slice(), places.as_slice());
+    exchange.inspected(&plan.guardrails, &plan.rules, found, Direction::Response);
     let outcome = watch::outcome(head.status, &answer);
     let verdict = match plan.guardrails.judge(&findings) {
         // A name cannot be replaced without changing what it names.

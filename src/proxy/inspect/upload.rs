@@ -47,9 +47,10 @@ pub(super) async fn inspect(
     // No template is in play: what looks at prompts without one looks here.
     let rules = Arc::new(tenant.scope.untrusted.union(&tenant.scope.rendered));
     let rules = sampled(guardrails, &rules, exchange);
-    let placed = Texts::new(&[alone(text)]).inspect(guardrails, &rules);
+    let segments = [alone(text)];
+    let placed = Texts::new(&segments).inspect(guardrails, &rules);
     exchange.is_model_call();
-    note(exchange, guardrails, &rules, &placed);
+    note(exchange, guardrails, &rules, ("", &segments, &placed));
     metrics::stage("inspect", clock::monotonic().duration_since(began).as_secs_f64());
     if judge(guardrails, &placed) >= Strictest::Redact {
         let call = (Dialect::Native, head.route.call, None);

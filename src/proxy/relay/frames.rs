@@ -392,7 +392,12 @@ impl FrameReader {
 
     fn note(&mut self, findings: &[Finding], exchange: &mut Exchange) {
         self.noted = true;
-        exchange.inspected(&self.plan.guardrails, &self.plan.rules, findings, Direction::Response);
+        exchange.inspected(
+            &self.plan.guardrails,
+            &self.plan.rules,
+            (findings, &[]),
+            Direction::Response,
+        );
     }
 
     /// Rules that looked and found nothing are evaluations too.
