@@ -36,7 +36,7 @@ struct Arguments {
     /// How long
     #[arg(long)]
     seconds: u32,
-    /// What to post; `000000` in it becomes another number in each call, as no prompt is like another
+    /// What to post; `TITLE` in it becomes other words in each call, as no prompt is like another
     #[arg(long)]
     body: std::path::PathBuf,
     /// Measure until the first piece of the answer is here, not until its end
@@ -104,8 +104,9 @@ async fn drive(
     let mut due = began
         + pause.unwrap_or_default().mul_f64(f64::from(number) / f64::from(arguments.connections));
     let mut measured = Measured::default();
-    let run = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_nanos();
-    for call in 0_u64.. {
+    // Where the titles of this connection begin, among all there are.
+    let run = std::time::SystemTime::UNIX_EPOCH.elapsed()?.subsec_micros() + number * 10_007;
+    for call in 0_u32.. {
         match pause {
             Some(_) => tokio::time::sleep_until(due.into()).await,
             None => due = Instant::now(),
@@ -115,7 +116,7 @@ async fn drive(
         if from >= end {
             break;
         }
-        let prompt = body.replace("000000", &format!("{run}-{number}-{call}"));
+        let prompt = body.replace("TITLE", &title(run.wrapping_add(call)));
         let answer = sender.send_request(request(&arguments, &authority, prompt)?).await?;
         let good = answer.status().is_success();
         let mut body = answer.into_body();
@@ -132,6 +133,18 @@ async fn drive(
     drop(sender);
     driver.await??;
     Ok(measured)
+}
+
+/// Four words, another four for each of a million numbers.
+fn title(number: u32) -> String {
+    const WORDS: [&str; 32] = [
+        "water", "bread", "stone", "river", "summer", "winter", "paper", "house", "garden",
+        "window", "letter", "market", "forest", "island", "valley", "bridge", "silver", "copper",
+        "yellow", "purple", "morning", "evening", "coffee", "butter", "flower", "orange", "spring",
+        "autumn", "harbour", "village", "meadow", "cloud",
+    ];
+    let word = |place: u32| WORDS.get((number >> (5 * place)) as usize % WORDS.len());
+    (0..4).filter_map(word).copied().collect::<Vec<_>>().join(" ")
 }
 
 fn request(
