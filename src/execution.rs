@@ -83,8 +83,8 @@ pub struct Violation {
     pub direction: String,
     /// `info`, `warn`, `redact` or `block`; with `shadow_` before it for what only would have been done.
     pub action: String,
-    /// Where in the body the string stands that it begins in, such as `contents[0].parts[1].text`. Not known of
-    /// streams, variables and rendered prompts.
+    /// Where in the body the string stands that it begins in, such as `contents[0].parts[1].text`. Names that may
+    /// be the caller's own are `*`. Not known of streams, variables, rendered prompts, names and what was decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
     /// First byte in that string; of a stream, in all that the candidate said.

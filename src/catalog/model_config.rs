@@ -19,7 +19,7 @@ const OPENAI_NAMES: [(&str, &str); 8] = [
 ];
 
 /// Native names with their names in the `generation_config` of an interaction, which takes no others.
-const INTERACTION_NAMES: [(&str, &str); 8] = [
+const INTERACTION_NAMES: [(&str, &str); 11] = [
     ("temperature", "temperature"),
     ("topP", "top_p"),
     ("maxOutputTokens", "max_output_tokens"),
@@ -28,6 +28,9 @@ const INTERACTION_NAMES: [(&str, &str); 8] = [
     ("speechConfig", "speech_config"),
     ("imageConfig", "image_config"),
     ("videoConfig", "video_config"),
+    ("thinkingLevel", "thinking_level"),
+    ("thinkingSummaries", "thinking_summaries"),
+    ("toolChoice", "tool_choice"),
 ];
 
 /// Settings of one version.

@@ -9,8 +9,8 @@ pub struct ResponseFormat {
     pub openai: Option<String>,
     /// Of an interaction.
     pub interaction: String,
-    /// The version names a schema, so that it replaces a caller's. Without one, a caller that wants JSON keeps its own.
-    pub has_schema: bool,
+    /// JSON of any form: a caller that wants JSON of its own form gets that.
+    pub yields: bool,
 }
 
 impl ResponseFormat {
@@ -37,7 +37,7 @@ impl ResponseFormat {
         Some(Self {
             openai: openai.map(|format| format.to_string()),
             interaction: interaction.to_string(),
-            has_schema: schema.is_some(),
+            yields: mime_type == "application/json" && schema.is_none(),
         })
     }
 }
@@ -47,9 +47,9 @@ impl ResponseFormat {
 fn json_schema(schema: &Value) -> Value {
     match schema {
         Value::Object(members) => {
+            let is_typed = members.contains_key("type");
             let is_nullable = members.get("nullable") == Some(&Value::Bool(true));
-            let each =
-                members.iter().filter(|(name, value)| *name != "nullable" || !value.is_boolean());
+            let each = members.iter().filter(|(name, _)| *name != "nullable" || !is_typed);
             let each = each.map(|(name, value)| {
                 let value = match (name.as_str(), value) {
                     ("type", Value::String(kind)) if is_nullable => {
@@ -58,6 +58,10 @@ fn json_schema(schema: &Value) -> Value {
                     ("type", Value::String(kind)) => json!(kind.to_ascii_lowercase()),
                     // Values, no schemas.
                     ("enum" | "default" | "example", value) => value.clone(),
+                    ("properties", Value::Object(named)) => {
+                        let each = named.iter().map(|(name, one)| (name.clone(), json_schema(one)));
+                        Value::Object(each.collect())
+                    }
                     (_, value) => json_schema(value),
                 };
                 (name.clone(), value)
@@ -105,11 +109,13 @@ mod tests {
             "type": "ARRAY",
             "items": {"type": "STRING", "nullable": true, "enum": ["A", {"type": "STRING"}]},
             "anyOf": [{"type": "INTEGER"}],
+            "properties": {"default": {"type": "STRING"}, "nullable": {"type": "BOOLEAN"}},
         });
         let expected = json!({
             "type": "array",
             "items": {"type": ["string", "null"], "enum": ["A", {"type": "STRING"}]},
             "anyOf": [{"type": "integer"}],
+            "properties": {"default": {"type": "string"}, "nullable": {"type": "boolean"}},
         });
         assert_eq!(json_schema(&schema), expected);
     }

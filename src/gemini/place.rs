@@ -4,8 +4,69 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::json::{Place, Step, is_free, walk};
 
-/// Names of the API are no longer.
-const NAME_BYTES_MAX: usize = 40;
+/// Names of the API under which text stands. Others may be a caller's own words.
+const NAMES: [&str; 60] = [
+    "arguments",
+    "batch",
+    "candidates",
+    "choices",
+    "code",
+    "codeExecutionResult",
+    "content",
+    "contents",
+    "data",
+    "delta",
+    "description",
+    "displayName",
+    "documents",
+    "enum",
+    "executableCode",
+    "fileData",
+    "fileUri",
+    "format",
+    "function",
+    "functionCall",
+    "functionDeclarations",
+    "functionResponse",
+    "generateContentRequest",
+    "generationConfig",
+    "imageUrl",
+    "inlineData",
+    "inlinedRequests",
+    "inlinedResponses",
+    "input",
+    "inputAudio",
+    "inputConfig",
+    "instances",
+    "message",
+    "messages",
+    "name",
+    "output",
+    "outputs",
+    "parameters",
+    "parts",
+    "prediction",
+    "predictions",
+    "prompt",
+    "reasoningContent",
+    "refusal",
+    "request",
+    "requests",
+    "responses",
+    "response",
+    "role",
+    "steps",
+    "stop",
+    "stopSequences",
+    "summary",
+    "systemInstruction",
+    "text",
+    "thought",
+    "title",
+    "toolCalls",
+    "tools",
+    "url",
+];
 
 /// The places of the strings that begin at these bytes of a document, such as `contents[2].parts[0].text`.
 pub fn of_strings(document: &str, starts: &BTreeSet<usize>) -> BTreeMap<usize, String> {
@@ -28,17 +89,13 @@ fn name(path: &[Step<'_>]) -> String {
     let known = path.iter().take(free.unwrap_or(path.len()));
     let mut name = known.fold(String::new(), |name, step| match step {
         Step::Index(index) => format!("{name}[{index}]"),
-        Step::Key(key) if is_of_api(key) => format!("{name}.{key}"),
+        Step::Key(key) if NAMES.contains(&key.as_ref()) => format!("{name}.{key}"),
         Step::Key(_) => name + ".*",
     });
     if free.is_some() {
         name.push_str(".*");
     }
     name.trim_start_matches('.').to_owned()
-}
-
-fn is_of_api(name: &str) -> bool {
-    name.len() <= NAME_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -49,13 +106,13 @@ mod tests {
 
     #[test]
     fn places_have_names_of_the_api_only() {
-        let document = r#"{"contents":[{"parts":[{"text":"x1"}]},{"parts":[{"function_call":{"args":{"my secret":["x2"]}}}]}],"my own":"x3"}"#;
+        let document = r#"{"contents":[{"parts":[{"text":"x1"}]},{"parts":[{"function_call":{"args":{"my secret":["x2"]}}}]}],"own":{"4111":"x3"}}"#;
         let starts: BTreeSet<usize> =
             (1..=3).map(|one| document.find(&format!("\"x{one}")).unwrap()).collect();
         let places: Vec<String> = of_strings(document, &starts).into_values().collect();
         assert_eq!(
             places,
-            ["contents[0].parts[0].text", "contents[1].parts[0].functionCall.args.*", "*"]
+            ["contents[0].parts[0].text", "contents[1].parts[0].functionCall.*.*", "*.*"]
         );
     }
 }

@@ -38,9 +38,10 @@ impl Clean {
 }
 
 impl TextKey {
-    /// Of a text behind the end of another, for rules with this [`RuleSet::digest`].
-    pub fn of(rules: &[u8; 32], before: &str, text: &str) -> Self {
-        Self(sha256_parts(&[rules, before.as_bytes(), text.as_bytes()]))
+    /// Of a text in two forms behind the end of another, for rules with this
+    /// [digest](super::RuleSet::digest).
+    pub fn of(rules: &[u8; 32], before: &str, [text, other]: [&str; 2]) -> Self {
+        Self(sha256_parts(&[rules, before.as_bytes(), text.as_bytes(), other.as_bytes()]))
     }
 }
 
@@ -62,19 +63,19 @@ mod tests {
     use super::TextKey;
 
     #[test]
-    fn a_text_is_known_with_what_stands_before_it_and_who_looks() {
+    fn a_text_is_known_in_both_forms_and_with_who_looks() {
         let guardrails = Guardrails::compile(Vec::new()).unwrap();
         let rules = |way| guardrails.select(way, Inspects::Untrusted, None).digest();
         let (request, response) = (rules(Direction::Request), rules(Direction::Response));
-        let key = TextKey::of(&request, "a", "b");
+        let key = TextKey::of(&request, "a", ["b", "c"]);
         assert!(!guardrails.is_clean(&key));
         guardrails.keep_clean(&key);
         assert!(guardrails.is_clean(&key));
         for other in [
-            TextKey::of(&request, "", "ab"),
-            TextKey::of(&request, "ab", ""),
-            TextKey::of(&request, "a", "c"),
-            TextKey::of(&response, "a", "b"),
+            TextKey::of(&request, "", ["ab", "c"]),
+            TextKey::of(&request, "ab", ["", "c"]),
+            TextKey::of(&request, "a", ["b", ""]),
+            TextKey::of(&response, "a", ["b", "c"]),
         ] {
             assert!(!guardrails.is_clean(&other), "{other:?}");
         }

@@ -129,6 +129,11 @@ impl Finding {
         self
     }
 
+    /// Whether it is about how much text there is.
+    pub fn is_of_length(&self) -> bool {
+        self.what == What::Length
+    }
+
     /// Whether its bytes are what was found, and not the text it stands for.
     pub fn has_place(&self) -> bool {
         !matches!(self.what, What::Length | What::Json | What::Limit)

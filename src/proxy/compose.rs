@@ -9,6 +9,10 @@ use crate::gemini::members::{Members, elements};
 use crate::gemini::route::{Call, Route};
 use crate::template::{Rendered, Role};
 
+/// What says in `generationConfig` which form an answer has.
+const SCHEMAS: [&str; 4] =
+    ["responseSchema", "responseJsonSchema", "_responseJsonSchema", "responseFormat"];
+
 /// The body to send; `None` when a member has a shape that nothing can be added to.
 pub(super) fn compose(
     (dialect, route): (Dialect, &Route),
@@ -56,10 +60,9 @@ fn native<'a>(
         let current =
             members.get("generationConfig").filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
         let mut config = Members::parse(&current)?;
-        if version.model_config.response_format.as_ref().is_some_and(|format| format.has_schema) {
-            for other in
-                ["responseSchema", "responseJsonSchema", "_responseJsonSchema", "responseFormat"]
-            {
+        // A schema takes the place of a caller's, however the one and the other are said.
+        if version.model_config.native.iter().any(|(name, _)| SCHEMAS.contains(&name.as_str())) {
+            for other in SCHEMAS {
                 config.remove(other);
             }
         }
@@ -133,7 +136,7 @@ fn openai(mut members: Members<'_>, version: &Version, messages: &[Rendered]) ->
     }
     if let Some(format) = &version.model_config.response_format
         && let Some(own) = &format.openai
-        && (format.has_schema || !wants_json(&members))
+        && !(format.yields && wants_json(&members))
     {
         members.set("response_format", own.clone());
     }
@@ -193,7 +196,7 @@ fn interaction(
         members.set("generation_config", config);
     }
     if let Some(format) = &version.model_config.response_format
-        && (format.has_schema || !wants_json(&members))
+        && !(format.yields && wants_json(&members))
     {
         members.remove("response_mime_type");
         members.set("response_format", format.interaction.clone());
@@ -207,12 +210,15 @@ fn interaction(
 /// The caller has a form of JSON of its own, perhaps with a schema.
 fn wants_json(members: &Members<'_>) -> bool {
     const JSON: &str = "application/json";
-    let format = members.get("response_format").and_then(Members::parse);
-    let says = |name, word| {
-        format.as_ref().and_then(|format| format.text(name)).is_some_and(|text| text == word)
+    let format = members.get("response_format").unwrap_or_default();
+    // An interaction may have several.
+    let formats = elements(format).unwrap_or_else(|| vec![format]);
+    let is_json = |format: &str| {
+        let format = Members::parse(format);
+        let text = |name| format.as_ref().and_then(|format| format.text(name)).unwrap_or_default();
+        text("type") == "json_schema" || text("mime_type") == JSON
     };
-    says("type", "json_schema")
-        || says("mime_type", JSON)
+    formats.into_iter().any(is_json)
         || members.text("response_mime_type").is_some_and(|own| own == JSON)
 }
 
@@ -388,6 +394,11 @@ mod tests {
                 Dialect::Interactions,
                 "/v1beta/interactions",
                 r#"{"model":"m","input":"x","response_format":{"type":"text","mime_type":"application/json","schema":{"title":"own"}}}"#,
+            ),
+            (
+                Dialect::Interactions,
+                "/v1beta/interactions",
+                r#"{"model":"m","input":"x","response_format":[{"type":"audio"},{"type":"text","mime_type":"application/json","schema":{"title":"own"}}]}"#,
             ),
             (
                 Dialect::Interactions,

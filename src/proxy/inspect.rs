@@ -345,7 +345,8 @@ fn keep_out(
     editable: std::ops::Range<usize>,
 ) {
     exchange.found(|found| {
-        for one in placed.iter().filter(|one| !guardrails.redacts(&one.finding)) {
+        let held = |one: &&Placed| !one.finding.is_of_length() && !guardrails.redacts(&one.finding);
+        for one in placed.iter().filter(held) {
             if one.places.is_empty() {
                 found.add_unplaced();
             }

@@ -2,7 +2,8 @@
 //!
 //! Strings of one run are joined with a line feed, wherever they stand, and others with U+0000. A phrase
 //! cut inside a word is whole only when they are joined directly, so runs of several strings are looked
-//! at both ways. What was looked at in an earlier call and held nothing is left out.
+//! at both ways. Some thousand bytes are looked at together, with the end of what stands before them; what
+//! was so in an earlier call and held nothing is not looked at again.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -18,6 +19,8 @@ use crate::guardrail::{CONTEXT_BYTES_MAX, Finding, Guardrails, RuleSet, TextKey,
 const APART: &str = "\u{0}";
 /// Bytes before a string that are there for the context of what is found in it: some of them may be invisible.
 const BEFORE_BYTES: usize = 2 * CONTEXT_BYTES_MAX;
+/// Strings of at least so many bytes are looked at together.
+const UNIT_BYTES: usize = 2048;
 
 /// Strings of one message, in order.
 #[derive(Debug)]
@@ -39,24 +42,17 @@ pub(super) struct Placed {
     pub(super) places: Vec<Place>,
 }
 
+/// Groups of strings, which are looked at together and apart from all others.
 #[derive(Default)]
 struct Joined {
+    /// The end of what stands before, the groups, and U+0000 behind each of them.
     text: String,
+    /// How long the end of what stands before is: nothing in it is found.
+    before: usize,
     /// Where each string begins, and which it is.
     starts: Vec<(usize, usize)>,
-    /// Where each group stands, and by what it is known again; answers are new.
-    groups: Vec<(Range<usize>, Option<TextKey>)>,
-    /// The end of what was joined last, or would have been.
-    before: String,
-}
-
-/// Which groups are joined, and with what between their strings.
-#[derive(Clone, Copy)]
-enum Seam {
-    /// All groups, with a line feed.
-    LineFeed,
-    /// Those of several strings, without anything.
-    Nothing,
+    /// Where each group stands.
+    groups: Vec<Range<usize>>,
 }
 
 impl<'s> Texts<'s> {
@@ -69,17 +65,24 @@ impl<'s> Texts<'s> {
         if rules.is_empty() {
             return Vec::new();
         }
-        let order = self.order();
-        let mut placed = self.scan(&order, Seam::LineFeed, guardrails, rules);
-        if order.iter().any(|group| group.len() > 1) {
-            // What begins where something was found already only takes in the beginning of the next string.
-            let begins = |one: &Placed| {
-                let place = one.places.first().map(|place| (place.segment, place.span.start));
-                (one.finding.rule, guardrails.entity(&one.finding).to_owned(), place)
-            };
-            let known: HashSet<_> = placed.iter().map(begins).collect();
-            let other = self.scan(&order, Seam::Nothing, guardrails, rules);
-            placed.extend(other.into_iter().filter(|one| !known.contains(&begins(one))));
+        let (order, digest) = (self.order(), rules.digest());
+        let (mut placed, mut before) = (Vec::new(), String::new());
+        for unit in self.units(&order) {
+            let has_runs = unit.iter().any(|group| group.len() > 1);
+            let lines = self.join(unit, "\n", &before);
+            let direct = if has_runs { self.join(unit, "", &before) } else { Joined::default() };
+            // Answers are new. All that a verdict depends on is in the key.
+            let forms = [lines.text.as_str(), direct.text.as_str()];
+            let key = rules.is_request().then(|| TextKey::of(&digest, &before, forms));
+            before = end_of(&lines.text);
+            if key.is_some_and(|key| guardrails.is_clean(&key)) {
+                continue;
+            }
+            let found = self.scan([&lines, &direct], guardrails, rules);
+            if let Some(key) = key.filter(|_| found.is_empty()) {
+                guardrails.keep_clean(&key);
+            }
+            placed.extend(found);
         }
         let bytes: usize = self.segments.iter().map(|one| one.text.len() + 1).sum();
         let too_long = guardrails.too_long((0, bytes.saturating_sub(1)), rules);
@@ -125,16 +128,46 @@ impl<'s> Texts<'s> {
         groups
     }
 
+    /// The groups in stretches that are looked at together: each ends with the group that fills it, so that a
+    /// conversation that goes on has the same.
+    fn units<'o>(&self, order: &'o [Vec<usize>]) -> Vec<&'o [Vec<usize>]> {
+        let (mut units, mut first, mut bytes) = (Vec::new(), 0, 0);
+        for (place, group) in order.iter().enumerate() {
+            let texts = group.iter().filter_map(|index| self.segments.get(*index));
+            bytes += texts.map(|one| one.text.len() + 1).sum::<usize>();
+            if bytes >= UNIT_BYTES || place + 1 == order.len() {
+                units.extend(order.get(first..=place));
+                (first, bytes) = (place + 1, 0);
+            }
+        }
+        units
+    }
+
+    /// What is found in a unit with its strings in lines, and in what else they say joined directly.
     fn scan(
         &self,
-        order: &[Vec<usize>],
-        seam: Seam,
+        [lines, direct]: [&Joined; 2],
         guardrails: &Guardrails,
         rules: &RuleSet,
     ) -> Vec<Placed> {
-        let joined = self.join(order, seam, guardrails, rules);
+        let mut placed = self.found(lines, guardrails, rules);
+        // What begins where something was found already only takes in the beginning of the next string.
+        let begins = |one: &Placed| {
+            let place = one.places.first().map(|place| (place.segment, place.span.start));
+            (one.finding.rule, guardrails.entity(&one.finding).to_owned(), place)
+        };
+        let known: HashSet<_> = placed.iter().map(begins).collect();
+        let other = self.found(direct, guardrails, rules);
+        placed.extend(other.into_iter().filter(|one| !known.contains(&begins(one))));
+        placed
+    }
+
+    fn found(&self, joined: &Joined, guardrails: &Guardrails, rules: &RuleSet) -> Vec<Placed> {
         let placed = joined.scan(guardrails, rules).into_iter().map(|finding| {
-            let places = self.places(&joined, &finding.span());
+            if !finding.has_place() {
+                return Placed { finding, places: Vec::new() };
+            }
+            let places = self.places(joined, &finding.span());
             match places.first() {
                 Some(first) => Placed { finding: finding.at(first.span.clone()), places },
                 None => Placed { finding, places },
@@ -143,37 +176,23 @@ impl<'s> Texts<'s> {
         placed.collect()
     }
 
-    fn join(
-        &self,
-        order: &[Vec<usize>],
-        seam: Seam,
-        guardrails: &Guardrails,
-        rules: &RuleSet,
-    ) -> Joined {
-        let digest = rules.digest();
-        let mut joined = Joined::default();
-        for group in order {
-            let (text_len, count) = (joined.text.len(), joined.starts.len());
-            let start = joined.begin_group();
+    fn join(&self, unit: &[Vec<usize>], seam: &str, before: &str) -> Joined {
+        let strings = unit.iter().flatten().filter_map(|index| self.segments.get(*index));
+        let len: usize = strings.map(|one| one.text.len() + 1).sum();
+        let mut text = String::with_capacity(before.len() + len);
+        text.push_str(before);
+        let mut joined = Joined { text, before: before.len(), ..Joined::default() };
+        for group in unit {
+            let start = joined.text.len();
             for (place, index) in group.iter().enumerate() {
-                if place > 0 && matches!(seam, Seam::LineFeed) {
-                    joined.text.push('\n');
+                if place > 0 {
+                    joined.text.push_str(seam);
                 }
                 joined.starts.push((joined.text.len(), *index));
                 joined.push(self.segments.get(*index).map_or("", |one| &one.text));
             }
-            let text = joined.text.get(start..).unwrap_or_default();
-            let key = rules.is_request().then(|| TextKey::of(&digest, &joined.before, text));
-            let before = end_of(&joined.before, text);
-            let is_known = key.is_some_and(|key| guardrails.is_clean(&key));
-            let is_other = matches!(seam, Seam::Nothing) && group.len() == 1;
-            if is_known || is_other {
-                joined.text.truncate(text_len);
-                joined.starts.truncate(count);
-            } else {
-                joined.groups.push((start..joined.text.len(), key));
-            }
-            joined.before = before;
+            joined.groups.push(start..joined.text.len());
+            joined.text.push_str(APART);
         }
         joined
     }
@@ -204,50 +223,23 @@ impl Joined {
             self.text.get(one.span()).is_some_and(|text| text.contains(APART)) && one.has_place()
         };
         let (crossing, mut findings): (Vec<_>, Vec<_>) = found.into_iter().partition(crosses);
-        // What is in no group stands there for context.
-        findings.retain(|one| !one.has_place() || !self.touched(&one.span()).is_empty());
+        findings.retain(|one| !one.has_place() || one.start >= self.before);
         let touched: BTreeSet<usize> =
             crossing.iter().flat_map(|one| self.touched(&one.span())).collect();
-        for (group, _) in touched.into_iter().filter_map(|group| self.groups.get(group)) {
+        for group in touched.into_iter().filter_map(|group| self.groups.get(group)) {
             let text = self.text.get(group.clone()).unwrap_or_default();
             let alone = guardrails.find(text, rules).into_iter();
             findings.extend(alone.map(|one| one.behind(group.start)));
         }
         findings.sort();
         findings.dedup();
-        self.remember(guardrails, &findings);
         findings
-    }
-
-    /// Remembers the groups without a finding, if all of the text was looked at.
-    fn remember(&self, guardrails: &Guardrails, findings: &[Finding]) {
-        if findings.iter().any(|one| !one.has_place()) {
-            return;
-        }
-        let found: BTreeSet<usize> =
-            findings.iter().flat_map(|one| self.touched(&one.span())).collect();
-        let clean = self.groups.iter().enumerate().filter(|(group, _)| !found.contains(group));
-        clean.filter_map(|(_, (_, key))| *key).for_each(|key| guardrails.keep_clean(&key));
     }
 
     /// The groups that a stretch has a part of.
     fn touched(&self, span: &Range<usize>) -> Range<usize> {
-        let first = self.groups.partition_point(|(group, _)| group.end <= span.start);
-        first..self.groups.partition_point(|(group, _)| group.start < span.end).max(first)
-    }
-
-    /// Where the next group begins: behind the group before it, or behind its end if that was left out.
-    fn begin_group(&mut self) -> usize {
-        if !self.text.ends_with(&self.before) {
-            if !self.text.is_empty() {
-                self.text.push_str(APART);
-            }
-            self.text.push_str(&self.before);
-        }
-        if !self.text.is_empty() {
-            self.text.push_str(APART);
-        }
-        self.text.len()
+        let first = self.groups.partition_point(|group| group.end <= span.start);
+        first..self.groups.partition_point(|group| group.start < span.end)
     }
 
     fn push(&mut self, text: &str) {
@@ -255,16 +247,10 @@ impl Joined {
     }
 }
 
-/// The last bytes of a text behind the end of another.
-fn end_of(before: &str, text: &str) -> String {
-    let last = |text: &str| {
-        let first = text.floor_char_boundary(text.len().saturating_sub(BEFORE_BYTES));
-        text.get(first..).unwrap_or_default().to_owned()
-    };
-    if before.is_empty() || text.len() >= BEFORE_BYTES {
-        return last(text);
-    }
-    last(&[before, text].join(APART))
+/// The last bytes of a text.
+fn end_of(text: &str) -> String {
+    let first = text.floor_char_boundary(text.len().saturating_sub(BEFORE_BYTES));
+    text.get(first..).unwrap_or_default().to_owned()
 }
 
 /// Where in a body the strings stand in which the findings begin.
@@ -360,7 +346,7 @@ pub(super) fn fill(segments: &[Segment], holes: &[Hole]) -> Vec<(usize, String)>
 mod tests {
     use uuid::Uuid;
 
-    use super::{Seam, Texts, Vault, redact, redactions};
+    use super::{APART, Texts, UNIT_BYTES, Vault, redact, redactions};
     use crate::gemini::text::{Run, Segment};
     use crate::guardrail::{Direction, Guardrails, Inspects, Kind, Rule, Severity, TextKey};
     use crate::words::ids::GuardrailId;
@@ -461,10 +447,14 @@ mod tests {
         texts.iter().map(segment).collect()
     }
 
-    /// An expression whose context may stand in an earlier text.
+    /// Expressions that depend on what stands around: before, behind, far before.
     fn with_context() -> Guardrails {
         let config = serde_json::json!({"action": "warn", "literals": ["secret word"], "patterns": [
-            {"entity": "number", "regex": "[0-9]{9}", "context": ["tax id"]}]});
+            {"entity": "number", "regex": "[0-9]{9}", "context": ["tax id"]},
+            {"entity": "key", "regex": "([A-Za-z]{20})(?:[^A-Za-z])"},
+            {"entity": "code", "regex": "launch code(s?)"},
+            {"entity": "last", "regex": "BEGIN[\\x00-~]{0,500}END ([0-9]{6})"},
+            {"entity": "first", "regex": "([A-Z]{3}[0-9]{6})[^a-z]{1,5}password"}]});
         Guardrails::compile(vec![Rule {
             config: serde_json::from_value(config).unwrap(),
             ..rule()
@@ -472,33 +462,43 @@ mod tests {
         .unwrap()
     }
 
+    /// A text that fills a unit.
+    fn filled(text: &str) -> String {
+        "Nothing at all. ".repeat(UNIT_BYTES / 16) + text
+    }
+
     #[test]
-    fn what_held_nothing_is_left_out_the_next_time_and_still_is_context() {
+    fn what_held_nothing_is_not_looked_at_again_and_still_is_context() {
         let guardrails = with_context();
         let rules = guardrails.select(Direction::Request, Inspects::Untrusted, None);
-        let left = |texts: &[(&str, u64)]| {
-            let segments = segments(texts);
-            let texts = Texts::new(&segments);
-            texts.join(&texts.order(), Seam::LineFeed, &guardrails, &rules).text
+        let found = |texts: &[&str]| {
+            let texts: Vec<(&str, u64)> = texts.iter().copied().zip(0..).collect();
+            Texts::new(&segments(&texts)).inspect(&guardrails, &rules).len()
         };
-        let found =
-            |texts: &[(&str, u64)]| Texts::new(&segments(texts)).inspect(&guardrails, &rules).len();
-        let (asked, said) = (("What is your tax id?", 0), ("It is 123456789.", 1));
-        assert_eq!(found(&[("Hello.", 0), said]), 0);
-        assert_eq!(left(&[("Hello.", 0), said]), "");
-        assert_eq!(found(&[asked, said]), 1, "the same text behind another");
-        assert_eq!(found(&[asked]), 0);
-        assert_eq!(left(&[asked, said]), "What is your tax id?\0It is 123456789.");
-        assert_eq!(found(&[asked, said]), 1, "what holds something is looked at again");
-        assert_eq!(found(&[asked, ("a secret", 1), ("word", 1)]), 1, "a run is one text");
+        let is_known = |before: &str, text: &str| {
+            let text = format!("{before}{text}{APART}");
+            guardrails.is_clean(&TextKey::of(&rules.digest(), before, [&text, ""]))
+        };
+        let (hello, asked) = (filled("Hello."), filled("What is your tax id?"));
+        let number = "It is 123456789.";
+        let before = super::end_of(&format!("{hello}{APART}"));
+        assert!(!is_known("", &hello) && !is_known(&before, number));
+        assert_eq!(found(&[&hello, number]), 0);
+        assert!(is_known("", &hello) && is_known(&before, number));
+        assert!(!is_known("", number), "it was not looked at behind nothing");
+        assert_eq!(found(&[&asked, number]), 1, "the same text behind another");
+        assert!(is_known("", &asked));
+        assert_eq!(found(&[&asked, number]), 1, "what holds something is looked at each time");
         let other = with_context();
-        let rules = other.select(Direction::Request, Inspects::Untrusted, None);
-        assert!(!other.is_clean(&TextKey::of(&rules.digest(), "", "Hello.")), "others look anew");
+        let key = TextKey::of(&rules.digest(), "", [&format!("{hello}{APART}"), ""]);
+        assert!(guardrails.is_clean(&key) && !other.is_clean(&key), "other guardrails look anew");
     }
 
     #[test]
     fn what_was_looked_at_before_changes_no_verdict() {
-        const TEXTS: [&str; 10] = [
+        let far = format!("my tax id{}", "\u{200b}".repeat(100));
+        let (filling, asked) = (filled(""), filled("my tax id"));
+        let texts: [&str; 20] = [
             "Hello.",
             "",
             "my tax id",
@@ -508,7 +508,17 @@ mod tests {
             "so be it \u{200b}",
             "the sec",
             "ret word",
-            "Grüße: 12345",
+            "Grüße: “12345”",
+            "abcdefghijklmnopqrst",
+            "the launch code",
+            "BEGIN",
+            "END 123456",
+            "ABC123456",
+            "password",
+            &far,
+            &filling,
+            &asked,
+            &asked,
         ];
         let warm = with_context();
         let rules = warm.select(Direction::Request, Inspects::Untrusted, None);
@@ -518,11 +528,14 @@ mod tests {
             (random >> 33) as usize % below
         };
         for _ in 0..500 {
-            let texts: Vec<(&str, u64)> =
-                (0..=next(6)).map(|_| (TEXTS[next(TEXTS.len())], next(4) as u64)).collect();
-            let segments = segments(&texts);
-            let placed = Texts::new(&segments).inspect(&warm, &rules);
-            assert_eq!(placed, Texts::new(&segments).inspect(&with_context(), &rules), "{texts:?}");
+            let some: Vec<(&str, u64)> =
+                (0..=next(8)).map(|_| (texts[next(texts.len())], next(6) as u64)).collect();
+            let segments = segments(&some);
+            let cold = Texts::new(&segments).inspect(&with_context(), &rules);
+            for time in ["first", "second"] {
+                let placed = Texts::new(&segments).inspect(&warm, &rules);
+                assert_eq!(placed, cold, "the {time} time: {some:?}");
+            }
         }
     }
 }
