@@ -22,6 +22,8 @@ const WORD_BYTES_MAX: usize = 32;
 const BETWEEN_BYTES_MAX: usize = 8;
 /// Spaces and signs between two words of one line that a phrase does not reach over.
 const FAR_MIN: usize = 6;
+/// Of the shortest symbol.
+const SYMBOL_BYTES: usize = 3;
 const BLOOM_BITS: usize = 1 << 19;
 /// Common words of English that look like a misspelling of another and are none.
 const WORDS: &str = "\
@@ -91,15 +93,17 @@ impl Vocabulary {
         }
         let mut out = Loosened::default();
         let mut spaced = Spaced::default();
-        let mut before = 0;
+        let mut before = 0..0;
         for run in kinds.leet.runs(0..text.len()) {
             let token = without_shouts(text, run);
-            let between = before..token.start;
-            before = token.end;
-            if between.start > 0 && is_far(text.get(between.clone()).unwrap_or_default()) {
+            let between = before.end..token.start;
+            if is_far(text.get(between.clone()).unwrap_or_default())
+                && (self.knows(text.get(before)) || self.knows(text.get(token.clone())))
+            {
                 spaced.end(text, &mut out, None);
                 out.replace(text, between, " ");
             }
+            before = token.clone();
             if spaced.takes(text, &token) {
                 continue;
             }
@@ -120,6 +124,10 @@ impl Vocabulary {
         }
         spaced.end(text, &mut out, None);
         out.finish(text)
+    }
+
+    fn knows(&self, word: Option<&str>) -> bool {
+        word.is_some_and(|word| self.words.contains(&word.to_ascii_lowercase()))
     }
 
     /// The word of the vocabulary that this one is in digits and signs.
@@ -286,6 +294,9 @@ fn without_shouts(text: &str, run: Range<usize>) -> Range<usize> {
 
 /// Whether a phrase does not reach over what stands between two words of one line: much, or signs and emoji.
 fn is_far(between: &str) -> bool {
+    if between.len() < SYMBOL_BYTES {
+        return false;
+    }
     let is_long = between.len() >= FAR_MIN && between.is_ascii();
     let is_one = |letter: char| letter != '\n' && !letter.is_alphanumeric();
     (is_long || between.contains(is_symbol)) && between.chars().all(is_one)
