@@ -329,8 +329,12 @@ impl Spaced {
             Some(last) => {
                 let between = last + 1..token.start;
                 let said = |span: &Range<usize>| text.get(span.clone()).unwrap_or_default();
+                // Numbers of one digit in a list spell nothing.
+                let is_letter =
+                    |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphabetic);
                 let goes_on = is_single
                     && (1..=BETWEEN_BYTES_MAX).contains(&between.len())
+                    && (between.len() == 1 || is_letter(*last) && is_letter(token.start))
                     && !said(&between).contains(char::is_alphanumeric)
                     && self.between.as_ref().is_none_or(|known| said(known) == said(&between));
                 if goes_on {
@@ -436,6 +440,7 @@ mod tests {
             "",
             "MIT lgbt SI iOS",
             "one\n        two",
+            "1, 2, 3, 4",
         ] {
             assert!(vocabulary.loosen(text, &Kinds::of(text)).is_none(), "{text}");
         }
