@@ -63,8 +63,7 @@ start_servers() {
   CHAPERONE_ADMIN_TOKEN=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
   export CHAPERONE_ADMIN_TOKEN
 
-  start "$work/simulator.log" "$chaperone" simulate-gemini --listen "127.0.0.1:$simulator_port"
-  wait_until_ready "$SIMULATOR_URL/simulator/requests" "$started" "$work/simulator.log"
+  start_simulator
   # In an empty environment, so that nothing in the caller's shell configures what is tested here.
   start "$work/chaperone.log" env -i PATH="$PATH" HOME="$HOME" \
     CHAPERONE_DATA__LISTEN="127.0.0.1:$data_port" \
@@ -79,9 +78,18 @@ start_servers() {
   wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$proxy" "$work/chaperone.log"
 }
 
+# Also between two programs: they read all that it has received, and some send much.
+start_simulator() {
+  [ -z "${simulator:-}" ] || stop "$simulator"
+  start "$work/simulator.log" "$chaperone" simulate-gemini --listen "${SIMULATOR_URL#http://}"
+  simulator=$started
+  wait_until_ready "$SIMULATOR_URL/simulator/requests" "$simulator" "$work/simulator.log"
+}
+
 # Adds a program's count to the sum. A program that ends without a count has failed.
 run_program() {
   local output="$work/output" status=0
+  start_simulator
   echo "-- $(basename "$2")"
   timeout "$program_seconds_max" "$@" >"$output" 2>&1 || status=$?
   cat "$output"
