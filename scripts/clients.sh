@@ -63,7 +63,6 @@ start_servers() {
   CHAPERONE_ADMIN_TOKEN=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
   export CHAPERONE_ADMIN_TOKEN
 
-  start_simulator
   # In an empty environment, so that nothing in the caller's shell configures what is tested here.
   start "$work/chaperone.log" env -i PATH="$PATH" HOME="$HOME" \
     CHAPERONE_DATA__LISTEN="127.0.0.1:$data_port" \
@@ -78,7 +77,7 @@ start_servers() {
   wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$proxy" "$work/chaperone.log"
 }
 
-# Also between two programs: they read all that it has received, and some send much.
+# A new one for each program: they read all that it has received, and some send much.
 start_simulator() {
   [ -z "${simulator:-}" ] || stop "$simulator"
   start "$work/simulator.log" "$chaperone" simulate-gemini --listen "${SIMULATOR_URL#http://}"

@@ -7,7 +7,7 @@ import { BASES, MODEL, marker, refusal } from './checks.mjs';
 
 const LARGE_LETTERS = 4_000_000;
 // More than the SDK sends at once.
-const UPLOADED_BYTES = 10_000_000;
+const UPLOADED_BYTES = 20_000_000;
 
 const simulate = (script) => ({ httpOptions: { headers: { 'x-simulate': script } } });
 const say = (text) => simulate(`say=${Buffer.from(text).toString('base64url')}`);

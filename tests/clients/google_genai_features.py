@@ -17,7 +17,7 @@ from checks import BASES, MODEL, check, marker
 
 LARGE_LETTERS = 4_000_000
 # More than the SDKs send at once.
-UPLOADED_BYTES = 10_000_000
+UPLOADED_BYTES = 20_000_000
 # Asynchronous clients use aiohttp where it is installed, unless they are given a transport of httpx or its successor.
 WAYS = {"sync": {}, "aiohttp": {}, "httpx": {"async_client_args": {"transport": httpx2.AsyncHTTPTransport}}}
 
