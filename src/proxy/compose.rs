@@ -56,22 +56,11 @@ fn native<'a>(
         let contents = with_existing(turns, members.get("contents"))?;
         members.set("contents", contents);
     }
-    if !version.model_config.native.is_empty() {
-        let current =
-            members.get("generationConfig").filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
-        let mut config = Members::parse(&current)?;
-        // A schema takes the place of a caller's, however the one and the other are said.
-        if version.model_config.native.iter().any(|(name, _)| SCHEMAS.contains(&name.as_str())) {
-            for other in SCHEMAS {
-                config.remove(other);
-            }
-        }
-        for (name, raw) in &version.model_config.native {
-            config.set(name, raw.clone());
-        }
-        let config = config.to_json();
-        members.set("generationConfig", config);
-    }
+    let settings = &version.model_config.native;
+    // A schema takes the place of a caller's, however the one and the other are said.
+    let has_schema = settings.iter().any(|(name, _)| SCHEMAS.contains(&name.as_str()));
+    let replaced = if has_schema { SCHEMAS.as_slice() } else { &[] };
+    add_settings(&mut members, "generationConfig", settings, replaced)?;
     if let (Some(model), Some(_)) = (&version.model_config.model, members.get("model")) {
         members.set("model", json!(format!("models/{model}")).to_string());
     }
@@ -185,16 +174,7 @@ fn interaction(
         }
         members.set("input", format!("[{}]", steps.join(",")));
     }
-    if !version.model_config.interaction.is_empty() {
-        let current = members.get("generation_config").filter(|raw| *raw != "null");
-        let current = current.unwrap_or("{}").to_owned();
-        let mut config = Members::parse(&current)?;
-        for (name, raw) in &version.model_config.interaction {
-            config.set(name, raw.clone());
-        }
-        let config = config.to_json();
-        members.set("generation_config", config);
-    }
+    add_settings(&mut members, "generation_config", &version.model_config.interaction, &[])?;
     if let Some(format) = &version.model_config.response_format
         && !(format.yields && wants_json(&members))
     {
@@ -205,6 +185,28 @@ fn interaction(
         members.set("model", json!(model).to_string());
     }
     Some(members.to_json())
+}
+
+/// Puts settings into an object of them, in the place of the caller's and of the `replaced` ones.
+fn add_settings(
+    members: &mut Members<'_>,
+    name: &str,
+    settings: &[(String, String)],
+    replaced: &[&str],
+) -> Option<()> {
+    if settings.is_empty() {
+        return Some(());
+    }
+    let current = members.get(name).filter(|raw| *raw != "null").unwrap_or("{}").to_owned();
+    let mut config = Members::parse(&current)?;
+    for other in replaced {
+        config.remove(other);
+    }
+    for (name, raw) in settings {
+        config.set(name, raw.clone());
+    }
+    members.set(name, config.to_json());
+    Some(())
 }
 
 /// The caller has a form of JSON of its own, perhaps with a schema.

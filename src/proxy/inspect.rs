@@ -238,7 +238,8 @@ pub(super) fn untrusted(
     let rules = sampled(&guardrails, &rules, exchange);
     let mut vault = vault(proxy, &planned, exchange);
     let placed = Texts::new(&segments).inspect(&guardrails, &rules);
-    note(exchange, &guardrails, &rules, (body, &segments, &placed));
+    let looked = (&*guardrails, &*rules, Direction::Request);
+    note(exchange, looked, (body, &segments, &placed));
     keep_out(exchange, &guardrails, &segments, &placed, of_body..editable);
     let strictest = judge(&guardrails, &placed);
     let screened = match strictest {
@@ -277,7 +278,8 @@ pub(super) fn rendered(
     if !scope.rendered.is_empty() && !rendered.messages.is_empty() {
         let segments: Vec<Segment> = rendered.messages.iter().map(|one| alone(&one.text)).collect();
         let placed = Texts::new(&segments).inspect(&guardrails, &rules);
-        note(exchange, &guardrails, &rules, ("", &segments, &placed));
+        let looked = (&*guardrails, &*rules, Direction::Request);
+        note(exchange, looked, ("", &segments, &placed));
         keep_out(exchange, &guardrails, &segments, &placed, 0..segments.len());
         // The template's own text cannot be redacted without changing what its owner approved.
         if judge(&guardrails, &placed) >= Strictest::Redact {
@@ -324,15 +326,14 @@ fn sampled(guardrails: &Guardrails, rules: &Arc<RuleSet>, exchange: &Exchange) -
 }
 
 /// Notes what was found in the strings of a body, and in others.
-fn note(
+pub(super) fn note(
     exchange: &mut Exchange,
-    guardrails: &Guardrails,
-    rules: &RuleSet,
+    (guardrails, rules, direction): (&Guardrails, &RuleSet, Direction),
     (body, segments, placed): (&str, &[Segment], &[Placed]),
 ) {
     let findings: Vec<_> = placed.iter().map(|one| one.finding.clone()).collect();
     let places = located(body, segments, placed);
-    exchange.inspected(guardrails, rules, (&findings, &places), Direction::Request);
+    exchange.inspected(guardrails, rules, (&findings, &places), direction);
 }
 
 /// Notes what was found in texts that may be recorded: variables, of which `editable` are the values and the
@@ -362,7 +363,8 @@ fn keep_out(
     });
 }
 
-fn judge(guardrails: &Guardrails, placed: &[Placed]) -> Strictest {
+/// The strictest of what the findings ask for.
+pub(super) fn judge(guardrails: &Guardrails, placed: &[Placed]) -> Strictest {
     let findings: Vec<_> = placed.iter().map(|one| one.finding.clone()).collect();
     guardrails.judge(&findings)
 }

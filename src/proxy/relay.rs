@@ -21,10 +21,10 @@ use super::exchange::Exchange;
 use super::forward::Answered;
 use super::headers::UPLOAD_URL;
 use super::identify::TENANT_PARAMETER;
-use super::inspect::{AnswerPlan, Returns, can_redact, edit, redacting};
+use super::inspect::{AnswerPlan, Returns, can_redact, edit, judge, note, redacting};
 use super::refusal::{Kind, Refusal};
 use super::reply::{Reply, decorate, full};
-use super::texts::{Hole, Placed, Texts, fill, located, redactions};
+use super::texts::{Hole, Texts, fill, redactions};
 use super::vault::Vault;
 use super::{Proxy, headers};
 use crate::execution::Outcome;
@@ -137,12 +137,10 @@ async fn held(
     let texts = Texts::new(&segments);
     let mut placed = texts.inspect(&plan.guardrails, &plan.rules);
     placed.extend(texts.not_json(&plan.guardrails, &plan.rules));
-    let findings: Vec<_> = placed.iter().map(|one: &Placed| one.finding.clone()).collect();
-    let places = located(document, &segments, &placed);
-    let found = (findings.as_slice(), places.as_slice());
-    exchange.inspected(&plan.guardrails, &plan.rules, found, Direction::Response);
+    let looked = (&*plan.guardrails, &*plan.rules, Direction::Response);
+    note(exchange, looked, (document, &segments, &placed));
     let outcome = watch::outcome(head.status, &answer);
-    let verdict = match plan.guardrails.judge(&findings) {
+    let verdict = match judge(&plan.guardrails, &placed) {
         // A name cannot be replaced without changing what it names.
         Verdict::Redact if !can_redact(&plan.guardrails, &segments, &placed, 0..0) => {
             Verdict::Block

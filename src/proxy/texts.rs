@@ -65,15 +65,17 @@ impl<'s> Texts<'s> {
         if rules.is_empty() {
             return Vec::new();
         }
-        let (order, digest) = (self.order(), rules.digest());
+        let order = self.order();
+        // Answers are new.
+        let digest = rules.is_request().then(|| rules.digest());
         let (mut placed, mut before) = (Vec::new(), String::new());
         for unit in self.units(&order) {
             let has_runs = unit.iter().any(|group| group.len() > 1);
             let lines = self.join(unit, "\n", &before);
             let direct = if has_runs { self.join(unit, "", &before) } else { Joined::default() };
-            // Answers are new. All that a verdict depends on is in the key.
+            // All that a verdict depends on is in the key.
             let forms = [lines.text.as_str(), direct.text.as_str()];
-            let key = rules.is_request().then(|| TextKey::of(&digest, &before, forms));
+            let key = digest.map(|digest| TextKey::of(&digest, &before, forms));
             before = end_of(&lines.text);
             if key.is_some_and(|key| guardrails.is_clean(&key)) {
                 continue;

@@ -7,7 +7,7 @@ use hyper::body::Body as _;
 
 use super::{Cleared, OutgoingBody, Verdict, alone, judge, note, sampled, unscannable};
 use crate::gemini::Dialect;
-use crate::guardrail::Verdict as Strictest;
+use crate::guardrail::{Direction, Verdict as Strictest};
 use crate::proxy::arrive::{Unread, read_body};
 use crate::proxy::blocked::Blocked;
 use crate::proxy::exchange::Exchange;
@@ -50,7 +50,7 @@ pub(super) async fn inspect(
     let segments = [alone(text)];
     let placed = Texts::new(&segments).inspect(guardrails, &rules);
     exchange.is_model_call();
-    note(exchange, guardrails, &rules, ("", &segments, &placed));
+    note(exchange, (guardrails, &rules, Direction::Request), ("", &segments, &placed));
     metrics::stage("inspect", clock::monotonic().duration_since(began).as_secs_f64());
     if judge(guardrails, &placed) >= Strictest::Redact {
         let call = (Dialect::Native, head.route.call, None);
