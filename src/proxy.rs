@@ -27,6 +27,7 @@ mod texts;
 mod vault;
 
 pub use earlier::Accounted;
+pub use inspect::Pieces;
 pub use key::{BadKey, Key};
 pub use reply::{BodyError, Reply, ReplyBody};
 
@@ -61,6 +62,8 @@ pub struct Proxy {
     pub prices: Arc<Prices>,
     /// Answers made earlier that are recorded already.
     pub accounted: Arc<Accounted>,
+    /// Uploads under way.
+    pub pieces: Pieces,
     /// What the operator decided.
     pub rules: Rules,
     /// A place for each open stream.

@@ -170,6 +170,7 @@ fn serve(method: &Method, route: &Route, body: &Bytes, script: &Script) -> Respo
         Call::Submit(_, name) => dialects::submitted(name, body),
         Call::Read(_, name, _) => dialects::read(name, &route.path, script),
         Call::Opaque => resources::answer(method, &route.path),
+        Call::Download => dialects::download(script),
         Call::Upload => nothing_here(),
     }
 }

@@ -85,6 +85,24 @@ async fn an_interaction_that_is_cancelled_counts_for_what_it_had_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_answers_of_a_batch_in_a_file_count_once_as_well() {
+    let upstream = Upstream::start().await;
+    let sidecar = Sidecar::start(Options::to(&upstream.url())).await;
+    let files = ["/v1beta/files/filed1:download?alt=media", "/v1beta/openai/files/filed1/content"];
+    for path in ["/v1beta/batches/filed1"].into_iter().chain(files).chain(files) {
+        assert_eq!(get(&sidecar, path).await, 200);
+    }
+    let one = ("download".to_owned(), json!(1100), json!("0.000275000000"));
+    let refused = ("download".to_owned(), json!(null), json!(null));
+    let mut rows = recorded(&sidecar, 3).await;
+    rows.sort_by_key(|(_, tokens, _)| tokens.is_null());
+    assert_eq!(rows, [one.clone(), one, refused]);
+    // Nobody looked at them, which is counted.
+    let unscanned = "chaperone_unscanned_total{outcome=\"passed\"} 0";
+    assert!(!sidecar.page("/metrics").await.text.contains(unscanned));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_answers_of_a_batch_count_once_at_the_price_of_batches() {
     let upstream = Upstream::start().await;
     let sidecar = Sidecar::start(Options::to(&upstream.url())).await;

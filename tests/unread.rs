@@ -168,6 +168,38 @@ async fn an_uploaded_text_is_inspected_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_text_uploaded_in_pieces_is_inspected_across_them() {
+    let upstream = Upstream::start().await;
+    let toml = "[guardrails]\ninspect_uploads = true\nunscannable = \"refuse\"";
+    let sidecar = Sidecar::start(Options::to(&upstream.url()).toml(toml)).await;
+    let uploader = Uploader { sidecar: &sidecar, prefix: "", tenant: None };
+    let text = format!("Größe: 3 cm.\n{OVERRIDE}\n");
+    let found = text.find("Ignore").unwrap();
+    // In the middle of a letter, of a word, and of a phrase.
+    for cut in [3, found + 3, found + 12] {
+        let url = uploader.begin("in pieces").await.headers()["x-goog-upload-url"].clone();
+        let url = url.to_str().unwrap();
+        let (first, rest) = text.as_bytes().split_at(cut);
+        assert_eq!(uploader.carry_on(url, ("upload", 0), first).await.status, 200, "{cut}");
+        let end = cut + rest.len();
+        let blocked = uploader.carry_on(url, ("upload, finalize", cut), rest).await;
+        assert_eq!(blocked.status, 400, "{cut}: {}", blocked.text);
+        assert!(blocked.text.contains(RULE), "{}", blocked.text);
+        // Another text instead goes on.
+        let harmless = "x".repeat(end - cut - 1) + "é";
+        let rest = if cut == 3 { "\u{b6}ße".as_bytes()[1..].to_vec() } else { harmless.into() };
+        let passed = uploader.carry_on(url, ("upload", cut), &rest).await;
+        assert_eq!(passed.status, 200, "{}", passed.text);
+        let done = uploader.carry_on(url, ("upload, finalize", cut + rest.len()), b".").await;
+        assert_eq!(done.json()["file"]["sizeBytes"], (cut + rest.len() + 1).to_string());
+    }
+    // In the record the place is that in the file.
+    let rows = sidecar.executions("&outcome=blocked", 3).await;
+    let places: Vec<_> = rows.iter().map(|row| &row["guardrail_violations"][0]["start"]).collect();
+    assert!(places.iter().all(|place| **place == json!(found)), "{places:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_nobody_can_read_counts_or_is_refused() {
     let upstream = Upstream::start().await;
     for (unscannable, status) in [("pass", 200), ("refuse", 400)] {
@@ -178,12 +210,15 @@ async fn an_upload_that_nobody_can_read_counts_or_is_refused() {
         let before = unscanned(&sidecar, outcome).await;
         assert_eq!(uploader.upload(b"plain").await.status, 200);
         assert_eq!(uploader.upload(b"\x89PNG\r\n\x1a\n\xff").await.status, status);
+        // Pieces of what is no text, and one whose beginning nobody here has seen.
         let begun = uploader.begin("in pieces").await;
         let url = begun.headers()["x-goog-upload-url"].to_str().unwrap().to_owned();
-        let (half, rest) = OVERRIDE.as_bytes().split_at(9);
-        assert_eq!(uploader.carry_on(&url, ("upload", 0), half).await.status, status);
-        assert_eq!(uploader.carry_on(&url, ("upload, finalize", 9), rest).await.status, status);
-        assert!(unscanned(&sidecar, outcome).await >= before + 3);
+        assert_eq!(uploader.carry_on(&url, ("upload", 0), b"\xff\x00\x01").await.status, status);
+        assert_eq!(uploader.carry_on(&url, ("upload, finalize", 3), b"abc").await.status, status);
+        let other = format!("{url}0");
+        let elsewhere = uploader.carry_on(&other, ("upload, finalize", 7), b"abc").await;
+        assert_eq!(elsewhere.status == 400, unscannable == "refuse", "{}", elsewhere.text);
+        assert!(unscanned(&sidecar, outcome).await >= before + 4);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::listen;
 use crate::outbox::Recorder;
 use crate::price::Prices;
-use crate::proxy::{Accounted, Key, Proxy, Rules};
+use crate::proxy::{Accounted, Key, Pieces, Proxy, Rules};
 use crate::store::snapshot::Snapshot;
 use crate::store::sources::Sources;
 use crate::store::{self, Postgres, Sqlite, Store};
@@ -199,6 +199,7 @@ pub(super) fn proxy(
         recorder,
         prices: Arc::new(prices(&settings.catalog.config_dir)?),
         accounted: Arc::new(accounted),
+        pieces: Pieces::default(),
         streams: Arc::new(Semaphore::new(settings.limits.streams_max)),
         tunnels: TaskTracker::new(),
         drained: CancellationToken::new(),

@@ -1,5 +1,6 @@
-//! The answers of a batch, which its operation holds once it is done.
+//! The answers of a batch, which its operation holds once it is done, or a file of one line for each.
 
+use bytes::BytesMut;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -49,6 +50,71 @@ impl Batch {
     }
 }
 
+/// The answers in a file, read as it arrives.
+#[derive(Debug)]
+pub struct AnswerFile {
+    line_bytes_max: usize,
+    /// The line that is not whole yet; `None` once it is clear that the file is another one.
+    line: Option<BytesMut>,
+    /// Of a line that is too long, the rest is not kept.
+    is_cut: bool,
+    lines: usize,
+}
+
+impl AnswerFile {
+    /// Nothing of it read yet. Longer lines are not read.
+    pub fn new(line_bytes_max: usize) -> Self {
+        Self { line_bytes_max, line: Some(BytesMut::new()), is_cut: false, lines: 0 }
+    }
+
+    /// Takes in a piece of the file, and tells each answer that is whole with it, and its line, from 0. The last
+    /// line needs no end: an empty piece ends it.
+    pub fn read(&mut self, piece: &[u8], mut told: impl FnMut(usize, &Answer)) {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            self.add(part);
+            if part.ends_with(b"\n") {
+                self.end_line(&mut told);
+            }
+        }
+        if piece.is_empty() {
+            self.end_line(&mut told);
+        }
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        let Some(line) = &mut self.line else { return };
+        self.is_cut |= line.len() + part.len() > self.line_bytes_max;
+        if !self.is_cut {
+            line.extend_from_slice(part);
+        }
+        if self.lines == 0 && line.first().is_some_and(|first| *first != b'{') {
+            self.line = None;
+        }
+    }
+
+    fn end_line(&mut self, told: &mut impl FnMut(usize, &Answer)) {
+        let Some(line) = &mut self.line else { return };
+        let item = serde_json::from_slice(line).ok().filter(|_| !self.is_cut);
+        line.clear();
+        match item.as_ref().filter(|item| is_item(item)) {
+            Some(item) => told(self.lines, &answer(item)),
+            None if self.lines == 0 && !self.is_cut => self.line = None,
+            None => {}
+        }
+        self.is_cut = false;
+        self.lines += 1;
+    }
+}
+
+/// Whether a line of a file is what became of a request.
+fn is_item(line: &Value) -> bool {
+    let of_model = ["candidates", "usageMetadata", "promptFeedback", "embedding", "body"];
+    match line.get("response") {
+        Some(response) => of_model.iter().any(|name| response.get(name).is_some()),
+        None => line.get("error").is_some_and(|error| error.get("code").is_some()),
+    }
+}
+
 /// The answers in an output, of text or of embeddings.
 fn answers(output: &Value) -> Option<&Vec<Value>> {
     let kinds = ["inlinedResponses", "inlinedEmbedContentResponses"];
@@ -63,7 +129,10 @@ fn answer(item: &Value) -> Answer {
         return embedding(document);
     }
     let mut answer = Answer::to(Call::Generate);
-    answer.read(Dialect::Native, document.to_string().as_bytes());
+    match document.get("body") {
+        Some(body) => answer.read(Dialect::OpenAi, body.to_string().as_bytes()),
+        None => answer.read(Dialect::Native, document.to_string().as_bytes()),
+    };
     answer
 }
 
@@ -120,6 +189,43 @@ mod tests {
             json!({"name": "batches/b1", "done": true, "error": {"code": 13}}),
         ] {
             assert_eq!(Batch::read(other.to_string().as_bytes()), [], "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_answers_is_read_however_it_arrives() {
+        let said = |tokens: u64| {
+            let used = json!({"promptTokenCount": tokens, "totalTokenCount": tokens});
+            json!({"key": "k", "response": {"candidates": [], "usageMetadata": used}})
+        };
+        let chat = json!({"model": "m", "usage": {"prompt_tokens": 4, "total_tokens": 4}});
+        let lines = [
+            said(3).to_string(),
+            json!({"custom_id": "c", "response": {"status_code": 200, "body": chat}}).to_string(),
+            format!("{}{}", said(9), " ".repeat(500)),
+            json!({"key": "e", "error": {"code": 8, "message": "no", "status": "S"}}).to_string(),
+            "no answer".to_owned(),
+            said(5).to_string(),
+        ];
+        let read = |file: &[u8], size: usize| {
+            let mut reader = AnswerFile::new(300);
+            let mut all = Vec::new();
+            for piece in file.chunks(size).chain([&[][..]]) {
+                reader.read(piece, |line, one| all.push((line, one.used().map(|used| used.total))));
+            }
+            all
+        };
+        for end in ["\n", "\r\n"] {
+            for last in ["", end] {
+                let file = lines.join(end) + last;
+                for size in [1, 7, 100, 4096] {
+                    let all = read(file.as_bytes(), size);
+                    assert_eq!(all, [(0, Some(3)), (1, Some(4)), (3, None), (5, Some(5))]);
+                }
+            }
+        }
+        for other in ["{\"a\": 1}\n", "\u{89}PNG\n", "[]\n", "\n"] {
+            assert_eq!(read(format!("{other}{}\n", said(3)).as_bytes(), 5), [], "{other}");
         }
     }
 

@@ -47,6 +47,8 @@ pub enum Call {
     Read(Dialect, &'static str, bool),
     /// Brings a file, or a part of one.
     Upload,
+    /// Fetches a file, in which there may be the answers of a batch.
+    Download,
     /// Anything else: passes through unread.
     Opaque,
 }
@@ -77,7 +79,7 @@ impl Call {
             Self::Chat => Some(Dialect::OpenAi),
             Self::Interact => Some(Dialect::Interactions),
             Self::Submit(dialect, _) | Self::Read(dialect, ..) => Some(dialect),
-            Self::Upload | Self::Opaque => None,
+            Self::Upload | Self::Download | Self::Opaque => None,
         }
     }
 
@@ -91,6 +93,7 @@ impl Call {
             Self::Interact => "interactions",
             Self::Submit(_, name) | Self::Read(_, name, _) => name,
             Self::Upload => "upload",
+            Self::Download => "download",
             Self::Opaque => "other",
         }
     }
@@ -98,7 +101,7 @@ impl Call {
     /// Whether a template can be put into its body. The others take none: a base URL that names one
     /// serves them all the same.
     pub fn takes_template(self) -> bool {
-        !matches!(self, Self::Submit(..) | Self::Read(..) | Self::Upload | Self::Opaque)
+        self.dialect().is_some() && !matches!(self, Self::Submit(..) | Self::Read(..))
     }
 
     /// Whether its answer says that it is over just by being there, without a finish reason.
@@ -134,6 +137,12 @@ impl Route {
             _ => (Call::Opaque, None),
         };
         Self { path, call, model }
+    }
+
+    /// The name of the file that it fetches, `files/…`.
+    pub fn file(&self) -> Option<String> {
+        let plain = plain(&self.path);
+        file(&plain).filter(|_| self.call == Call::Download).map(|id| format!("files/{id}"))
     }
 
     /// The same route to another model. Only a `models/` path can name one; others stay.
@@ -206,7 +215,16 @@ fn read(path: &str, query: Option<&str>) -> Call {
     if path.ends_with("/batches") && !path.ends_with("/openai/batches") {
         return Call::Read(Dialect::Native, "batches.list", false);
     }
+    if file(path).is_some() {
+        return Call::Download;
+    }
     Call::Opaque
+}
+
+/// The id of the file whose content a path is: `files/ID:download`, or `openai/files/ID/content`.
+fn file(path: &str) -> Option<&str> {
+    let content = path.strip_suffix(":download").or_else(|| path.strip_suffix("/content"))?;
+    content.rsplit('/').next().filter(|_| is_under(content, "files"))
 }
 
 /// Calls that are known by the end of their path alone.
@@ -408,9 +426,17 @@ mod tests {
             (Method::POST, "/v1beta/openai/files", Call::Upload),
             (Method::GET, "/upload/v1beta/files", Call::Opaque),
             (Method::POST, "/v1beta/files", Call::Opaque),
+            (Method::GET, "/v1beta/files/f:download", Call::Download),
+            (Method::GET, "/download/v1beta/files/f:download", Call::Download),
+            (Method::GET, "/v1beta/openai/files/f/content", Call::Download),
+            (Method::GET, "/v1beta/files/f", Call::Opaque),
+            (Method::GET, "/v1beta/models/m:download", Call::Opaque),
             (Method::POST, "/v1beta/models/upload:generateContent", Call::Generate),
         ] {
-            assert_eq!(Route::read(&method, path, None).call, call, "{method} {path}");
+            let route = Route::read(&method, path, None);
+            assert_eq!(route.call, call, "{method} {path}");
+            let file = (call == Call::Download).then(|| "files/f".to_owned());
+            assert_eq!(route.file(), file, "{method} {path}");
         }
     }
 

@@ -135,6 +135,7 @@ pub(super) async fn arrive(
         | Call::Submit(..)
         | Call::Read(..)
         | Call::Upload
+        | Call::Download
         | Call::Opaque => None,
     };
     exchange.note(|execution| {

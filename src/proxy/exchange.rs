@@ -16,7 +16,6 @@ use crate::catalog::Catalog;
 use crate::config::StorePrompts;
 use crate::execution::{Evaluation, Execution, Outcome, Violation};
 use crate::gemini::answer::Answer;
-use crate::gemini::batch::Batch;
 use crate::gemini::route::Call;
 use crate::guardrail::{Direction, Finding, Guardrails, RuleSet};
 use crate::outbox::Recorder;
@@ -250,7 +249,19 @@ impl Exchange {
             let (prices, tier) = (&open.prices, tier.unwrap_or_default());
             open.execution.answered(answer, partial, prices, tier);
         }
-        answer.batches.iter().for_each(|batch| open.answered_by_batch(batch));
+        for batch in &answer.batches {
+            let of = (batch.created_at, batch.model.as_deref());
+            for (number, answer) in batch.answers.iter().enumerate() {
+                open.answered_by_batch((&batch.name, number), of, answer);
+            }
+        }
+    }
+
+    /// Notes an answer of a batch that is a line of a file.
+    pub(super) fn answered_in_file(&self, place: (&str, usize), answer: &Answer) {
+        if let Some(open) = &self.0 {
+            open.answered_by_batch(place, (None, None), answer);
+        }
     }
 
     /// Records a try that another one follows, as a call of its own. No experiment counts it, and the prompt and
@@ -329,31 +340,35 @@ impl Open {
         }
     }
 
-    /// Each answer of a batch is an execution at the price of batches, however often the batch is read.
-    fn answered_by_batch(&self, batch: &Batch) {
-        let took = clock::millis(clock::monotonic().duration_since(self.started));
-        for (number, answer) in batch.answers.iter().enumerate() {
-            let id = earlier::execution_id(&format!("{}#{number}", batch.name));
-            if !self.accounted.is_first(id) {
-                continue;
-            }
-            let mut execution = Execution {
-                id: Some(id),
-                created_at: batch.created_at.unwrap_or(self.execution.created_at),
-                model_name: batch.model.clone(),
-                execution_time_ms: took,
-                http_status: Some(StatusCode::OK.as_u16()),
-                guardrails_evaluated: Vec::new(),
-                guardrail_violations: Vec::new(),
-                ..self.execution.clone()
-            };
-            execution.answered(answer, false, &self.prices, ServiceTier::Batch);
-            let (outcome, error_type) = outcome(StatusCode::OK, answer);
-            execution.outcome = outcome;
-            execution.success = outcome == Outcome::Success;
-            execution.error_type = error_type.map(str::to_owned);
-            self.recorder.record(&execution);
+    /// Each answer of a batch is an execution at the price of batches, however often it is read: by the name of
+    /// the batch, or of the file that holds it, and its number there.
+    fn answered_by_batch(
+        &self,
+        (name, number): (&str, usize),
+        of: (Option<Timestamp>, Option<&str>),
+        answer: &Answer,
+    ) {
+        let id = earlier::execution_id(&format!("{name}#{number}"));
+        if !self.accounted.is_first(id) {
+            return;
         }
+        let (created_at, model) = of;
+        let mut execution = Execution {
+            id: Some(id),
+            created_at: created_at.unwrap_or(self.execution.created_at),
+            model_name: model.map(str::to_owned),
+            execution_time_ms: clock::millis(clock::monotonic().duration_since(self.started)),
+            http_status: Some(StatusCode::OK.as_u16()),
+            guardrails_evaluated: Vec::new(),
+            guardrail_violations: Vec::new(),
+            ..self.execution.clone()
+        };
+        execution.answered(answer, false, &self.prices, ServiceTier::Batch);
+        let (outcome, error_type) = outcome(StatusCode::OK, answer);
+        execution.outcome = outcome;
+        execution.success = outcome == Outcome::Success;
+        execution.error_type = error_type.map(str::to_owned);
+        self.recorder.record(&execution);
     }
 
     /// The operator's choice for the template of the call.

@@ -31,6 +31,8 @@ pub(super) struct Answered {
     pub(super) is_head: bool,
     /// Where the caller finds this proxy again.
     pub(super) returns_to: Option<Returns>,
+    /// The file that was fetched.
+    pub(super) file: Option<String>,
 }
 
 pub(super) async fn forward(
@@ -99,7 +101,8 @@ pub(super) async fn forward(
     let (head, body) = answer.into_parts();
     let billed = head.headers.get(usage::TIER_HEADER);
     exchange.is_billed_at(billed.and_then(|tier| tier.to_str().ok()).map(ServiceTier::read));
-    Ok(Answered { head, body, plan: outgoing.answer, is_head, returns_to: outgoing.returns_to })
+    let (plan, returns_to, file) = (outgoing.answer, outgoing.returns_to, outgoing.file);
+    Ok(Answered { head, body, plan, is_head, returns_to, file })
 }
 
 /// A call but for its body.

@@ -109,8 +109,8 @@ pub(super) fn identify(
     Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
 }
 
-/// Whose an upload is.
-pub(super) fn identify_upload(
+/// Whose a file is that comes by.
+pub(super) fn identify_file(
     proxy: &Proxy,
     head: &Head,
     catalog: &Catalog,

@@ -1,13 +1,16 @@
 //! Steps 4 and 6: the guardrails. Only this module can make [`Screened`] and [`Cleared`], and only a
 //! [`Cleared`] call can be forwarded.
 
+mod pieces;
 mod upload;
+
+pub use pieces::Pieces;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::body::{Body, Incoming};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
@@ -74,6 +77,8 @@ pub(super) struct Outgoing {
     pub(super) body: OutgoingBody,
     /// Where the caller finds this proxy again.
     pub(super) returns_to: Option<Returns>,
+    /// The file that is fetched.
+    pub(super) file: Option<String>,
     /// `None`: the answer is not read.
     pub(super) answer: Option<AnswerPlan>,
 }
@@ -140,7 +145,12 @@ pub(super) async fn unread(
     if has_body {
         unscannable(proxy, "this method's body")?;
     }
-    let Unread { head, body, .. } = unread;
+    let Unread { mut head, body, catalog } = unread;
+    if head.route.call == Call::Download {
+        identify::identify_file(proxy, &head, &catalog, exchange)?;
+        // What is coded would not be read.
+        head.headers.remove(ACCEPT_ENCODING);
+    }
     if !may_hold_ours(&head, &body) {
         return Ok(Cleared::unread(head, OutgoingBody::Unread(body)));
     }
@@ -178,6 +188,7 @@ impl Outgoing {
     fn unread(head: Head, body: OutgoingBody) -> Self {
         let prefix = head.prefix.map(|prefix| format!("{TEMPLATE_PREFIX}{prefix}"));
         let prefix = prefix.unwrap_or_default();
+        let file = head.route.file();
         Self {
             method: head.method,
             headers: headers::upstream(&head.headers),
@@ -187,6 +198,7 @@ impl Outgoing {
             returns_to: head
                 .address
                 .map(|address| Returns { base: address + &prefix, tenant: head.tenant }),
+            file,
             answer: None,
         }
     }
@@ -305,6 +317,7 @@ pub(super) fn rendered(
         query: arrived.head.query.clone(),
         body: OutgoingBody::Whole(rendered.body),
         returns_to: None,
+        file: None,
         answer: Some(answer),
     })))
 }

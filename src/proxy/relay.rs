@@ -6,11 +6,13 @@
 
 mod body;
 pub(super) mod coding;
+mod file;
 mod frames;
 mod terminal;
 mod watch;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::response::Parts;
 use http_body_util::BodyExt;
@@ -33,13 +35,14 @@ use crate::gemini::{json, text};
 use crate::guardrail::{Direction, Verdict};
 use crate::upstream;
 use body::{Reader, Relay};
+use file::FileReader;
 use frames::FrameReader;
 use watch::Watch;
 pub(super) use watch::{failed, outcome};
 
 /// An answer that is not read.
 pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {
-    let Answered { mut head, body, is_head, returns_to, .. } = answered;
+    let Answered { mut head, body, is_head, returns_to, file, .. } = answered;
     if let Some(url) =
         head.headers.get(UPLOAD_URL).and_then(|url| proxy.returning(url, returns_to.as_ref()?))
     {
@@ -48,14 +51,21 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
     let length = head.headers.get(CONTENT_LENGTH).filter(|_| is_head).cloned();
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     exchange.rest();
+    // Of a part of a file nobody knows which answers are in it.
+    let is_whole = head.status == StatusCode::OK && headers::coding(&head.headers).is_none();
+    let reader = match file.filter(|_| is_whole) {
+        Some(name) => {
+            Reader::File(FileReader::new(name, proxy.rules.limits.response_body_bytes_max))
+        }
+        None => Reader::Unread(head.status),
+    };
     let mut reply = respond(&head, exchange);
     // The answer to a HEAD tells the length of a body that does not follow.
     if let Some(length) = length {
         reply.headers_mut().insert(CONTENT_LENGTH, length);
     }
     *reply.body_mut() =
-        Relay::new(body, Reader::Unread(head.status), exchange.take(), proxy.drained.clone())
-            .boxed_unsync();
+        Relay::new(body, reader, exchange.take(), proxy.drained.clone()).boxed_unsync();
     reply
 }
 
@@ -78,9 +88,9 @@ pub(super) async fn inspected(
     answered: Answered,
     exchange: &mut Exchange,
 ) -> Result<Reply, Refusal> {
-    let Answered { head, body, plan, is_head, returns_to } = answered;
+    let Answered { head, body, plan, is_head, returns_to, file } = answered;
     let Some(plan) = plan else {
-        let answered = Answered { head, body, plan: None, is_head, returns_to };
+        let answered = Answered { head, body, plan: None, is_head, returns_to, file };
         return Ok(unread(proxy, answered, exchange));
     };
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));

@@ -140,6 +140,27 @@ fn coded(vector: &Value) -> String {
     STANDARD.encode(bytes)
 }
 
+/// The answers of batches with such ids are in files.
+const FILED: &str = "filed";
+
+/// What became of the three requests of a batch.
+fn answers(text: &str) -> [Value; 3] {
+    let one = json!({"response": {
+        "candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}],
+        "modelVersion": EARLIER_MODEL,
+        "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100},
+    }});
+    let refused = json!({"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}});
+    [one.clone(), one, refused]
+}
+
+/// A file: the answers of a batch, a line for each.
+pub(super) fn download(script: &Script) -> Response {
+    let lines = answers(script.say.as_deref().unwrap_or("Echo"));
+    let lines = lines.map(|line| Bytes::from(format!("{line}\n")));
+    streamed("application/octet-stream", lines.into(), script)
+}
+
 const EARLIER_MODEL: &str = "gemini-2.5-flash";
 const EARLIER: &str = "2026-11-26T10:00:00Z";
 
@@ -158,13 +179,11 @@ pub(super) fn read(name: &str, path: &str, script: &Script) -> Response {
     } else {
         let is_list = name == "batches.list";
         let id = if is_list { "b7" } else { id };
-        let one = json!({"response": {
-            "candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}],
-            "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100},
-        }});
-        let refused =
-            json!({"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}});
-        let output = json!({"inlinedResponses": {"inlinedResponses": [one, one, refused]}});
+        let output = if id.starts_with(FILED) {
+            json!({"responsesFile": format!("files/{id}")})
+        } else {
+            json!({"inlinedResponses": {"inlinedResponses": answers(text)}})
+        };
         let operation = json!({
             "name": format!("batches/{id}"), "done": true,
             "metadata": {

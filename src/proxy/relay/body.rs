@@ -9,6 +9,7 @@ use http::StatusCode;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::file::FileReader;
 use super::frames::{Flow, FrameReader};
 use super::watch::{Watch, failed};
 use crate::execution::Outcome;
@@ -20,6 +21,7 @@ use crate::upstream;
 #[derive(Debug)]
 pub(super) enum Reader {
     Unread(StatusCode),
+    File(FileReader),
     Watch(Watch),
     Frames(Box<FrameReader>),
 }
@@ -65,6 +67,11 @@ impl Relay {
                 self.out.push_back(data);
                 Flow::On
             }
+            Reader::File(file) => {
+                file.read(&data, &self.exchange);
+                self.out.push_back(data);
+                Flow::On
+            }
             Reader::Watch(watch) => {
                 watch.chunk(&data);
                 self.out.push_back(data);
@@ -97,6 +104,10 @@ impl Relay {
         let (outcome, error_type) = match &mut self.reader {
             Reader::Unread(status) if status.is_success() => (Outcome::Success, None),
             Reader::Unread(status) => (Outcome::Failed, Some(failed(*status))),
+            Reader::File(file) => {
+                file.read(&[], &self.exchange);
+                (Outcome::Success, None)
+            }
             Reader::Watch(watch) => {
                 let (answer, outcome, error_type) = watch.end();
                 self.exchange.answered(&answer, false);
@@ -183,7 +194,9 @@ impl Body for Relay {
 
     fn size_hint(&self) -> SizeHint {
         match (&self.reader, &self.upstream) {
-            (Reader::Unread(_) | Reader::Watch(_), Some(body)) => body.size_hint(),
+            (Reader::Unread(_) | Reader::File(_) | Reader::Watch(_), Some(body)) => {
+                body.size_hint()
+            }
             (_, None) if self.out.is_empty() => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
