@@ -182,11 +182,44 @@ async fn answers_without_a_body_and_with_more_than_one_head_are_right() {
 
     let trailed = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
                     2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
-    let trailed = got(trailed, &request("GET")).await;
-    assert!(trailed.contains("\r\n2\r\nok\r\n0\r\n"), "{trailed}");
+    let plain = got(trailed, &request("GET")).await;
+    assert!(plain.ends_with("\r\n2\r\nok\r\n0\r\n\r\n"), "nobody asked: {plain}");
+    let asking =
+        request("GET").replace("connection: close", "connection: close, te\r\nte: trailers");
+    let with_trailers = got(trailed, &asking).await;
+    assert!(with_trailers.ends_with("\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"), "{with_trailers}");
+    let ours = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-chaperone-arm\r\n\r\n\
+                 2\r\nok\r\n0\r\nx-chaperone-arm: b\r\n\r\n";
+    let ours = got(ours, &asking).await;
+    assert!(ours.ends_with("\r\nok\r\n0\r\n\r\n"), "nobody else says that: {ours}");
 
     let until_close = got(b"HTTP/1.1 200 OK\r\n\r\nto the end", &request("GET")).await;
     assert!(until_close.contains("to the end"), "{until_close}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_body_that_nobody_reads_goes_on_with_it() {
+    let (told, mut received) = tokio::sync::mpsc::channel(1);
+    let address = raw::serve(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+            while !seen.ends_with("x-sum: 7\r\n\r\n") {
+                let read = stream.read(&mut buffer).await.unwrap();
+                seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            told.send(seen).await.unwrap();
+        }
+    })
+    .await;
+    let sidecar = Sidecar::start(Options::to(&format!("http://{address}"))).await;
+    let request = "POST /upload/v1beta/files HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                   transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
+    let answer = raw::exchange(sidecar.data, request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let seen = received.recv().await.unwrap();
+    assert!(seen.contains("\r\ntrailer: x-sum\r\n"), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

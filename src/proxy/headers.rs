@@ -70,6 +70,29 @@ pub(super) fn trace_parent(headers: &HeaderMap) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
+/// Says of a body that passes as it is which trailers follow it. Where a body is read none do: they would be text
+/// that nobody looks at, and the upstream is not asked for any.
+pub(super) fn announce_trailers(from: &HeaderMap, to: &mut HeaderMap) {
+    for names in from.get_all(TRAILER) {
+        to.append(TRAILER, names.clone());
+    }
+}
+
+/// Asks for the trailers that a caller asks for (RFC 9110, section 10.1.4).
+pub(super) fn ask_for_trailers(from: &HeaderMap, to: &mut HeaderMap) {
+    let wanted = from.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    if wanted.flat_map(|all| all.split(',')).any(|one| one.trim().eq_ignore_ascii_case("trailers"))
+    {
+        to.insert(TE, HeaderValue::from_static("trailers"));
+        to.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// The trailers that go on, both ways.
+pub(super) fn trailers(headers: &HeaderMap) -> HeaderMap {
+    downstream(headers)
+}
+
 fn forwarded(headers: &HeaderMap, own: impl Fn(&HeaderName) -> bool) -> HeaderMap {
     let named: Vec<String> = headers
         .get_all(CONNECTION)

@@ -189,9 +189,12 @@ impl Outgoing {
         let prefix = head.prefix.map(|prefix| format!("{TEMPLATE_PREFIX}{prefix}"));
         let prefix = prefix.unwrap_or_default();
         let file = head.route.file();
+        let mut headers = headers::upstream(&head.headers);
+        headers::announce_trailers(&head.headers, &mut headers);
+        headers::ask_for_trailers(&head.headers, &mut headers);
         Self {
             method: head.method,
-            headers: headers::upstream(&head.headers),
+            headers,
             path: head.route.path,
             query: head.query,
             body,

@@ -11,6 +11,8 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::headers;
+
 use crate::upstream::ClientBodyFailed;
 use crate::words::clock;
 use crate::words::tokens::ServiceTier;
@@ -72,7 +74,7 @@ impl Progress {
     }
 }
 
-/// A client's body that may not stall: its idle time is bounded, its trailers stay here.
+/// A client's body that may not stall: its idle time is bounded.
 pub(super) struct Patient {
     body: Incoming,
     patience: Duration,
@@ -94,20 +96,20 @@ impl Body for Patient {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyFailed>>> {
-        loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                ready!(self.idle.as_mut().poll(context));
-                return Poll::Ready(Some(Err(ClientBodyFailed)));
-            };
-            self.idle = Box::pin(sleep(self.patience));
-            self.progress.note();
-            match frame {
-                None => return Poll::Ready(None),
-                Some(Err(_)) => return Poll::Ready(Some(Err(ClientBodyFailed))),
-                Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
-                Some(Ok(_trailers)) => {}
-            }
-        }
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            ready!(self.idle.as_mut().poll(context));
+            return Poll::Ready(Some(Err(ClientBodyFailed)));
+        };
+        self.idle = Box::pin(sleep(self.patience));
+        self.progress.note();
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(_)) => Some(Err(ClientBodyFailed)),
+            Some(Ok(frame)) => Some(Ok(match frame.into_trailers() {
+                Ok(trailers) => Frame::trailers(headers::trailers(&trailers)),
+                Err(data) => data,
+            })),
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -60,6 +60,7 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
         None => Reader::Unread(head.status),
     };
     let mut reply = respond(&head, exchange);
+    headers::announce_trailers(&head.headers, reply.headers_mut());
     // The answer to a HEAD tells the length of a body that does not follow.
     if let Some(length) = length {
         reply.headers_mut().insert(CONTENT_LENGTH, length);

@@ -14,6 +14,7 @@ use super::frames::{Flow, FrameReader};
 use super::watch::{Watch, failed};
 use crate::execution::Outcome;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::headers;
 use crate::proxy::reply::BodyError;
 use crate::upstream;
 
@@ -142,6 +143,10 @@ impl Relay {
         self.cut = Some(kind.into());
     }
 
+    fn passes_trailers(&self) -> bool {
+        matches!(self.reader, Reader::Unread(_) | Reader::File(_))
+    }
+
     fn close(&mut self, outcome: Outcome, error_type: Option<&str>) {
         self.ended = true;
         self.exchange.take().finish(outcome, error_type);
@@ -175,11 +180,17 @@ impl Body for Relay {
             }
             match ready!(Pin::new(body).poll_frame(context)) {
                 None => this.end(),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        this.chunk(data);
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.chunk(data),
+                    Err(frame) => {
+                        let trailers =
+                            frame.into_trailers().ok().filter(|_| this.passes_trailers());
+                        if let Some(trailers) = trailers {
+                            let trailers = Frame::trailers(headers::trailers(&trailers));
+                            return Poll::Ready(Some(Ok(trailers)));
+                        }
                     }
-                }
+                },
                 Some(Err(error)) => {
                     this.fail(&error);
                     return after_what_was_sent(context);
