@@ -14,6 +14,7 @@ const BEGIN: &str =
     r#"{"candidates":[{"content":{"parts":[{"text":"By the river"}],"role":"model"},"index":0}]}"#;
 const END: &str = r#"{"candidates":[{"content":{"parts":[{"text":" it rains."}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":2,"totalTokenCount":3}}"#;
 const FILTERED: &str = r#"{"candidates":[{"finishReason":"SAFETY","index":0}]}"#;
+const BARE_ERROR: &str = "{\n  \"error\": {\n    \"code\": 503,\n    \"message\": \"m\",\n    \"status\": \"UNAVAILABLE\"\n  }\n}";
 /// With members that no schema has.
 const CONTINUED: &str = r#"{"turnToken":"t","candidates":[{"content":{"parts":[{"text":"By the river"}],"role":"model"},"continuationToken":"AbC=","score":0.5,"index":0}],"modelStatus":{"x":[1]}}"#;
 const ERROR: &str = r#"{"error":{"code":503,"message":"m","status":"UNAVAILABLE"}}"#;
@@ -30,6 +31,8 @@ fn shapes() -> Vec<(&'static str, String)> {
         (STREAM, format!("data: {BEGIN}\n\ndata: {END}")),
         (STREAM, format!("data: {BEGIN}\n\ndata: {ERROR}\n\n")),
         (STREAM, format!("data: {BEGIN}\n\ndata: {FILTERED}\n\n")),
+        (STREAM, format!("data: {BEGIN}\r\n\r\n{BARE_ERROR}\n")),
+        (STREAM, BARE_ERROR.to_owned()),
         (STREAM, format!("data: {BEGIN}\n\n")),
         (
             STREAM,

@@ -274,6 +274,29 @@ async fn a_stream_that_cannot_be_read_does_not_pass_where_somebody_inspects() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_in_mid_stream_stays_one() {
+    for begin in
+        ["", "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"one \"}]}}]}\r\n\r\n"]
+    {
+        let error =
+            "{\n  \"error\": {\n    \"code\": 503,\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{begin}{error}"
+        );
+        let answer: &'static [u8] = Box::leak(answer.into_bytes().into_boxed_slice());
+        let upstream = raw::upstream(answer).await;
+        let sidecar = Sidecar::start(Options::to(&format!("http://{upstream}"))).await;
+        let failed = sidecar.say(STREAM, &[], "hello").await;
+        assert_eq!(failed.text, format!("{begin}{error}"));
+        let row = sidecar.execution(&failed).await;
+        assert_eq!(
+            (&row["outcome"], &row["error_type"]),
+            (&json!("failed"), &json!("upstream_error"))
+        );
+    }
+}
+
 /// A sidecar in front of an upstream that answers with these native frames.
 async fn answering(frames: &[Value]) -> Sidecar {
     let events: Vec<String> = frames.iter().map(|frame| format!("data: {frame}\r\n\r\n")).collect();

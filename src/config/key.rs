@@ -36,15 +36,22 @@ pub(super) fn read(reader: &mut Reader) -> Option<ApiKey> {
     let section = "upstream";
     let choices = [("refuse", CallerKeys::Refuse), ("replace", CallerKeys::Replace)];
     let caller_keys = reader.choice(section, "caller_keys", CallerKeys::Refuse, &choices);
-    let key = reader.text(section, "api_key").map(Secret::new);
-    let source = match (key, reader.path(section, "api_key_file")) {
+    let key = reader.some_text(section, "api_key").map(Secret::new);
+    let file = reader.some_text(section, "api_key_file").map(PathBuf::from);
+    let source = match (key, file) {
         (Some(_), Some(_)) => {
             reader.mistake(section, "api_key_file", "cannot stand beside api_key: one of them");
             return None;
         }
         (Some(key), None) => KeySource::Configured(key),
         (None, Some(path)) => KeySource::File(path),
-        (None, None) => return None,
+        (None, None) => {
+            if caller_keys == CallerKeys::Replace {
+                let what = "replaces them by nothing: set api_key or api_key_file as well";
+                reader.mistake(section, "caller_keys", what);
+            }
+            return None;
+        }
     };
     Some(ApiKey { source, caller_keys })
 }

@@ -100,6 +100,23 @@ impl Reader {
         }
     }
 
+    /// A text that must not be empty where it is given.
+    pub(super) fn some_text(&mut self, section: &str, key: &str) -> Option<String> {
+        match self.take(section, key)? {
+            Given::Environment(text) | Given::File(Value::String(text)) if !text.is_empty() => {
+                Some(text)
+            }
+            Given::Environment(_) | Given::File(Value::String(_)) => {
+                self.mistake(section, key, "is empty: give it, or leave it out");
+                None
+            }
+            Given::File(_) => {
+                self.mistake(section, key, "must be a string");
+                None
+            }
+        }
+    }
+
     /// Anything that is read from text.
     pub(super) fn parsed<T: FromStr>(
         &mut self,

@@ -138,3 +138,21 @@ fn route_rules() {
         ("topic".to_owned(), VariableSource::Header("x-topic".to_owned()))
     );
 }
+
+#[test]
+fn callers_keys_are_replaced_by_one_that_is_there() {
+    for (toml, env, key) in [
+        ("caller_keys = \"replace\"", None, "upstream.caller_keys"),
+        ("api_key = \"\"", None, "upstream.api_key"),
+        ("api_key_file = \"\"", None, "upstream.api_key_file"),
+        ("", Some(""), "upstream.api_key"),
+        ("api_key_file = \"/k\"", Some("k"), "upstream.api_key_file"),
+    ] {
+        let env: Vec<_> = env.iter().map(|text| ("CHAPERONE_UPSTREAM__API_KEY", *text)).collect();
+        let read = Settings::read(&format!("[upstream]\n{toml}"), &environment(&env));
+        let mistakes: Vec<String> = read.unwrap_err().into_iter().map(|one| one.key).collect();
+        assert_eq!(mistakes, [key], "{toml} {env:?}");
+    }
+    let whole = "[upstream]\ncaller_keys = \"replace\"\napi_key_file = \"/k\"";
+    assert!(Settings::read(whole, &Environment::new()).is_ok());
+}

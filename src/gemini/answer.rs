@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Dialect;
 use super::batch::Batch;
 use super::route::Call;
-use super::usage::{InteractionUsage, NativeUsage, OpenAiUsage};
+use super::usage::{Count, InteractionUsage, Lenient, NativeUsage, OpenAiUsage};
 use crate::words::tokens::{ServiceTier, Usage};
 
 /// Facts gathered from one answer, or from all frames of one stream.
@@ -113,24 +113,24 @@ impl Answer {
                 Some(Value::Number(reason)) => Some(reason.to_string()),
                 _ => None,
             };
-            self.ended(candidate.index.unwrap_or(position), reason);
-            if let Some(grounding) = &candidate.grounding_metadata {
+            self.ended(candidate.index.0.unwrap_or(position), reason);
+            if let Some(grounding) = &candidate.grounding_metadata.0 {
                 self.grounded(grounding);
             }
         }
-        let blocked = answer.prompt_feedback.and_then(|feedback| feedback.block_reason);
+        let blocked = answer.prompt_feedback.0.and_then(|feedback| feedback.block_reason);
         if let Some(reason) = blocked {
             self.block_reason =
                 Some(reason.as_str().map_or_else(|| reason.to_string(), str::to_owned));
         }
-        if let Some(usage) = answer.usage_metadata {
+        if let Some(usage) = answer.usage_metadata.0 {
             keep(&mut self.service_tier, usage.tier());
             keep(&mut self.usage, usage.usage());
         }
-        keep(&mut self.model_version, answer.model_version);
-        keep(&mut self.response_id, answer.response_id);
+        keep(&mut self.model_version, answer.model_version.0);
+        keep(&mut self.response_id, answer.response_id.0);
         keep(&mut self.error, answer.error.as_ref().map(error_status));
-        if answer.done == Some(true) || answer.operations.is_some() {
+        if answer.done == Some(Value::Bool(true)) || answer.operations.is_some() {
             self.batches = Batch::read(payload);
         }
         true
@@ -142,12 +142,12 @@ impl Answer {
         }
         let Ok(answer) = serde_json::from_slice::<OpenAiAnswer>(payload) else { return false };
         for (position, choice) in (0..).zip(answer.choices.unwrap_or_default()) {
-            self.ended(choice.index.unwrap_or(position), choice.finish_reason);
+            self.ended(choice.index.0.unwrap_or(position), choice.finish_reason.0);
         }
-        keep(&mut self.usage, answer.usage.and_then(|usage| usage.usage()));
-        keep(&mut self.service_tier, answer.service_tier.as_deref().map(ServiceTier::read));
-        keep(&mut self.model_version, answer.model);
-        keep(&mut self.response_id, answer.id);
+        keep(&mut self.usage, answer.usage.0.and_then(|usage| usage.usage()));
+        keep(&mut self.service_tier, answer.service_tier.0.as_deref().map(ServiceTier::read));
+        keep(&mut self.model_version, answer.model.0);
+        keep(&mut self.response_id, answer.id.0);
         keep(&mut self.error, answer.error.as_ref().map(error_status));
         true
     }
@@ -162,15 +162,15 @@ impl Answer {
         keep(&mut self.error, frame.error.as_ref().map(error_status));
         // A whole interaction, or an event that holds one.
         let whole = frame.interaction.map_or(frame.whole, |held| *held);
-        if let Some(status) = whole.status {
+        if let Some(status) = whole.status.0 {
             // An interaction in the background is over for whoever started it.
             let reason = (status != "in_progress" || frame.event_type.is_none()).then_some(status);
             self.ended(0, reason);
         }
-        keep(&mut self.usage, whole.usage.and_then(|usage| usage.usage()));
-        keep(&mut self.model_version, whole.model);
-        keep(&mut self.created_at, whole.created.and_then(|time| time.parse().ok()));
-        keep(&mut self.response_id, whole.id);
+        keep(&mut self.usage, whole.usage.0.and_then(|usage| usage.usage()));
+        keep(&mut self.model_version, whole.model.0);
+        keep(&mut self.created_at, whole.created.0.and_then(|time| time.parse().ok()));
+        keep(&mut self.response_id, whole.id.0);
         true
     }
 }
@@ -186,11 +186,16 @@ struct Interaction {
 
 #[derive(Deserialize)]
 struct WholeInteraction {
-    id: Option<String>,
-    status: Option<String>,
-    model: Option<String>,
-    usage: Option<InteractionUsage>,
-    created: Option<String>,
+    #[serde(default)]
+    id: Lenient<String>,
+    #[serde(default)]
+    status: Lenient<String>,
+    #[serde(default)]
+    model: Lenient<String>,
+    #[serde(default)]
+    usage: Lenient<InteractionUsage>,
+    #[serde(default)]
+    created: Lenient<String>,
 }
 
 /// Reasons by which a model ends by itself, in every dialect and as integers.
@@ -232,13 +237,17 @@ fn error_status(error: &Value) -> String {
 #[serde(rename_all = "camelCase")]
 struct NativeAnswer {
     candidates: Option<Vec<NativeCandidate>>,
-    prompt_feedback: Option<PromptFeedback>,
-    usage_metadata: Option<NativeUsage>,
-    model_version: Option<String>,
-    response_id: Option<String>,
+    #[serde(default)]
+    prompt_feedback: Lenient<PromptFeedback>,
+    #[serde(default)]
+    usage_metadata: Lenient<NativeUsage>,
+    #[serde(default)]
+    model_version: Lenient<String>,
+    #[serde(default)]
+    response_id: Lenient<String>,
     error: Option<Value>,
     /// Of an operation.
-    done: Option<bool>,
+    done: Option<Value>,
     /// In a list of them.
     operations: Option<IgnoredAny>,
 }
@@ -246,9 +255,11 @@ struct NativeAnswer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NativeCandidate {
-    index: Option<u64>,
+    #[serde(default)]
+    index: Count,
     finish_reason: Option<Value>,
-    grounding_metadata: Option<Grounding>,
+    #[serde(default)]
+    grounding_metadata: Lenient<Grounding>,
 }
 
 #[derive(Deserialize)]
@@ -269,20 +280,22 @@ struct PromptFeedback {
     block_reason: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct OpenAiAnswer {
-    id: Option<String>,
-    model: Option<String>,
-    service_tier: Option<String>,
+    id: Lenient<String>,
+    model: Lenient<String>,
+    service_tier: Lenient<String>,
     choices: Option<Vec<OpenAiChoice>>,
-    usage: Option<OpenAiUsage>,
+    usage: Lenient<OpenAiUsage>,
     error: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct OpenAiChoice {
-    index: Option<u64>,
-    finish_reason: Option<String>,
+    index: Count,
+    finish_reason: Lenient<String>,
 }
 
 #[cfg(test)]
@@ -308,6 +321,53 @@ mod tests {
         assert_eq!(answer.usage, Some(usage));
         assert_eq!(answer.model_version.as_deref(), Some("m-1"));
         assert!(answer.is_success());
+    }
+
+    #[test]
+    fn one_member_that_is_not_as_it_should_be_costs_no_other() {
+        for (dialect, whole, odd) in [
+            (
+                Dialect::Native,
+                r#"{"candidates":[{"index":0,"finishReason":"STOP","groundingMetadata":{}}],"modelVersion":"m",
+                    "usageMetadata":{"promptTokenCount":10,"totalTokenCount":10,"promptTokensDetails":[]}}"#,
+                [
+                    (r#"Count":10,"#, r#"Count":"10","#),
+                    (r#"Count":10,"#, r#"Count":10.0,"#),
+                    (r#""index":0"#, r#""index":"0""#),
+                    (r#"Details":[]"#, r#"Details":{"a":1}"#),
+                    (r#"Metadata":{}"#, r#"Metadata":[{"webSearchQueries":1}]"#),
+                    (r#"STOP","#, r#"STOP","safetyRatings":{},"#),
+                ],
+            ),
+            (
+                Dialect::OpenAi,
+                r#"{"id":"a","model":"m","choices":[{"index":0,"finish_reason":"stop"}],
+                    "usage":{"prompt_tokens":10,"total_tokens":10,"prompt_tokens_details":{}}}"#,
+                [
+                    (r#"prompt_tokens":10"#, r#"prompt_tokens":"10""#),
+                    (r#"total_tokens":10"#, r#"total_tokens":10.0"#),
+                    (r#""index":0"#, r#""index":"0""#),
+                    (r#"details":{}"#, r#"details":"none""#),
+                    (r#""id":"a""#, r#""id":1"#),
+                    (r#""id":"a""#, r#""service_tier":2"#),
+                ],
+            ),
+        ] {
+            let read = |text: &str| {
+                let mut answer = Answer::default();
+                assert!(answer.read(dialect, text.as_bytes()), "{text}");
+                (answer.used(), answer.is_success(), answer.model_version)
+            };
+            let told = Usage { prompt: 10, total: 10, ..Usage::default() };
+            for (member, odd) in odd.into_iter().chain([("", "")]) {
+                let text = whole.replacen(member, odd, 1);
+                assert_eq!(read(&text), (Some(told.clone()), true, Some("m".to_owned())), "{text}");
+            }
+        }
+        let mut answer = Answer::default();
+        let minus = r#"{"usageMetadata":{"promptTokenCount":-1,"totalTokenCount":12}}"#;
+        assert!(answer.read(Dialect::Native, minus.as_bytes()));
+        assert!(!answer.used().unwrap().adds_up(), "that is counted");
     }
 
     #[test]

@@ -262,7 +262,7 @@ fn event(bytes: Bytes) -> Frame {
         at += line.len() + 1;
     }
     match data.as_slice() {
-        [] => Frame { before: bytes, payload: Bytes::new(), after: Bytes::new(), original: None },
+        [] => bare(bytes),
         [one] => {
             let mut rest = bytes;
             let before = rest.split_to(one.start);
@@ -294,6 +294,17 @@ fn event(bytes: Bytes) -> Frame {
             }
         }
     }
+}
+
+/// What is no event at all. An error in the middle of a stream comes as a bare document, over several lines.
+fn bare(bytes: Bytes) -> Frame {
+    let mut payload = bytes.clone();
+    let before = payload.split_to(bytes.len() - bytes.trim_ascii_start().len());
+    let after = payload.split_off(payload.trim_ascii_end().len());
+    if payload.starts_with(b"{") {
+        return Frame { before, payload, after, original: None };
+    }
+    Frame { before: bytes, payload: Bytes::new(), after: Bytes::new(), original: None }
 }
 
 impl Frame {
@@ -364,7 +375,7 @@ mod tests {
             ("id:7\ndata: {\ndata: }\n\n", Framing::Sse, Some("7"), "data: { }\r\n\r\n"),
             (": kill\n\n", Framing::Sse, Some(" kill"), ""),
             ("<html>\n\n", Framing::Sse, None, ""),
-            ("{\"candidates\":[]}\n\n", Framing::Sse, None, ""),
+            ("\n{\"a\": 1}\n\n", Framing::Sse, Some(""), "data: {\"a\": 1}\r\n\r\n"),
         ] {
             let mut frames = Frames::new(framing, 1 << 20);
             frames.push(text.as_bytes());

@@ -3,7 +3,8 @@
 //! Counts are cumulative over a stream: the last report that has a total wins, nothing is added or
 //! merged. `prompt` includes the cached tokens, `candidates` excludes the thoughts.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::members::Members;
@@ -33,20 +34,55 @@ pub fn tier_asked_for(body: &[u8]) -> Option<ServiceTier> {
     }
 }
 
+/// A count, however it is written: 64 bits come as a text from some servers, and a fraction of nothing from others.
+/// What is no count is not told, and takes nothing else of the answer with it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count(pub(super) Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(match Value::deserialize(deserializer)? {
+            Value::String(text) => text.parse().ok(),
+            Value::Number(number) => match (number.as_u64(), number.as_f64()) {
+                (Some(count), _) => Some(count),
+                (None, Some(count)) if count.fract() == 0.0 => format!("{count:.0}").parse().ok(),
+                _ => None,
+            },
+            _ => None,
+        }))
+    }
+}
+
+/// Something that is not told where it is not what it should be, and takes nothing else with it.
+#[derive(Debug)]
+pub(super) struct Lenient<T>(pub(super) Option<T>);
+
+impl<T> Default for Lenient<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(serde_json::from_value(Value::deserialize(deserializer)?).ok()))
+    }
+}
+
 /// `usageMetadata` of the native dialect.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NativeUsage {
-    prompt_token_count: Option<u64>,
-    cached_content_token_count: Option<u64>,
-    candidates_token_count: Option<u64>,
-    thoughts_token_count: Option<u64>,
-    tool_use_prompt_token_count: Option<u64>,
-    total_token_count: Option<u64>,
-    prompt_tokens_details: Option<Vec<ModalityCount>>,
-    cache_tokens_details: Option<Vec<ModalityCount>>,
-    candidates_tokens_details: Option<Vec<ModalityCount>>,
-    tool_use_prompt_tokens_details: Option<Vec<ModalityCount>>,
+    prompt_token_count: Count,
+    cached_content_token_count: Count,
+    candidates_token_count: Count,
+    thoughts_token_count: Count,
+    tool_use_prompt_token_count: Count,
+    total_token_count: Count,
+    prompt_tokens_details: Lenient<Vec<ModalityCount>>,
+    cache_tokens_details: Lenient<Vec<ModalityCount>>,
+    candidates_tokens_details: Lenient<Vec<ModalityCount>>,
+    tool_use_prompt_tokens_details: Lenient<Vec<ModalityCount>>,
     traffic_type: Option<Value>,
 }
 
@@ -54,21 +90,21 @@ pub struct NativeUsage {
 #[derive(Debug, Deserialize)]
 struct ModalityCount {
     modality: Option<Value>,
-    #[serde(alias = "tokenCount")]
-    tokens: Option<u64>,
+    #[serde(alias = "tokenCount", default)]
+    tokens: Count,
 }
 
 impl NativeUsage {
     /// `None` for the reports in mid-stream that carry no total.
     pub fn usage(&self) -> Option<Usage> {
-        let total = self.total_token_count?;
-        let details = |counts: &Option<Vec<ModalityCount>>| modalities(counts.as_deref());
+        let total = self.total_token_count.0?;
+        let details = |counts: &Lenient<Vec<ModalityCount>>| modalities(counts.0.as_deref());
         let mut usage = Usage {
-            prompt: self.prompt_token_count.unwrap_or(0),
-            cached: self.cached_content_token_count.unwrap_or(0),
-            candidates: self.candidates_token_count.unwrap_or(0),
-            thoughts: self.thoughts_token_count.unwrap_or(0),
-            tool_use: self.tool_use_prompt_token_count.unwrap_or(0),
+            prompt: self.prompt_token_count.0.unwrap_or(0),
+            cached: self.cached_content_token_count.0.unwrap_or(0),
+            candidates: self.candidates_token_count.0.unwrap_or(0),
+            thoughts: self.thoughts_token_count.0.unwrap_or(0),
+            tool_use: self.tool_use_prompt_token_count.0.unwrap_or(0),
             total,
             prompt_details: details(&self.prompt_tokens_details),
             cached_details: details(&self.cache_tokens_details),
@@ -105,7 +141,7 @@ fn modalities(details: Option<&[ModalityCount]>) -> Modalities {
             ("audio", _) | (_, Some(4)) => &mut sums.audio,
             _ => continue,
         };
-        *sum = sum.saturating_add(detail.tokens.unwrap_or(0));
+        *sum = sum.saturating_add(detail.tokens.0.unwrap_or(0));
     }
     sums
 }
@@ -114,40 +150,41 @@ fn modalities(details: Option<&[ModalityCount]>) -> Modalities {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct InteractionUsage {
-    total_input_tokens: Option<u64>,
-    total_cached_tokens: Option<u64>,
-    total_output_tokens: Option<u64>,
-    total_thought_tokens: Option<u64>,
-    total_tool_use_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-    input_tokens_by_modality: Option<Vec<ModalityCount>>,
-    cached_tokens_by_modality: Option<Vec<ModalityCount>>,
-    output_tokens_by_modality: Option<Vec<ModalityCount>>,
-    tool_use_tokens_by_modality: Option<Vec<ModalityCount>>,
-    grounding_tool_count: Option<Vec<GroundingCount>>,
+    total_input_tokens: Count,
+    total_cached_tokens: Count,
+    total_output_tokens: Count,
+    total_thought_tokens: Count,
+    total_tool_use_tokens: Count,
+    total_tokens: Count,
+    input_tokens_by_modality: Lenient<Vec<ModalityCount>>,
+    cached_tokens_by_modality: Lenient<Vec<ModalityCount>>,
+    output_tokens_by_modality: Lenient<Vec<ModalityCount>>,
+    tool_use_tokens_by_modality: Lenient<Vec<ModalityCount>>,
+    grounding_tool_count: Lenient<Vec<GroundingCount>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct GroundingCount {
     r#type: Option<String>,
-    count: Option<u64>,
+    #[serde(default)]
+    count: Count,
 }
 
 impl InteractionUsage {
     pub(super) fn usage(&self) -> Option<Usage> {
-        let details = |counts: &Option<Vec<ModalityCount>>| modalities(counts.as_deref());
+        let details = |counts: &Lenient<Vec<ModalityCount>>| modalities(counts.0.as_deref());
         let searches = |tool: &str| {
-            let counts = self.grounding_tool_count.iter().flatten();
+            let counts = self.grounding_tool_count.0.iter().flatten();
             let of_tool = counts.filter(|one| one.r#type.as_deref() == Some(tool));
-            of_tool.filter_map(|one| one.count).fold(0, u64::saturating_add)
+            of_tool.filter_map(|one| one.count.0).fold(0, u64::saturating_add)
         };
         Some(Usage {
-            prompt: self.total_input_tokens.unwrap_or(0),
-            cached: self.total_cached_tokens.unwrap_or(0),
-            candidates: self.total_output_tokens.unwrap_or(0),
-            thoughts: self.total_thought_tokens.unwrap_or(0),
-            tool_use: self.total_tool_use_tokens.unwrap_or(0),
-            total: self.total_tokens?,
+            prompt: self.total_input_tokens.0.unwrap_or(0),
+            cached: self.total_cached_tokens.0.unwrap_or(0),
+            candidates: self.total_output_tokens.0.unwrap_or(0),
+            thoughts: self.total_thought_tokens.0.unwrap_or(0),
+            tool_use: self.total_tool_use_tokens.0.unwrap_or(0),
+            total: self.total_tokens.0?,
             prompt_details: details(&self.input_tokens_by_modality),
             cached_details: details(&self.cached_tokens_by_modality),
             candidates_details: details(&self.output_tokens_by_modality),
@@ -162,44 +199,47 @@ impl InteractionUsage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OpenAiUsage {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-    prompt_tokens_details: Option<OpenAiDetails>,
-    completion_tokens_details: Option<OpenAiDetails>,
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
+    prompt_tokens_details: Lenient<OpenAiDetails>,
+    completion_tokens_details: Lenient<OpenAiDetails>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct OpenAiDetails {
-    cached_tokens: Option<u64>,
-    reasoning_tokens: Option<u64>,
-    audio_tokens: Option<u64>,
+    cached_tokens: Count,
+    reasoning_tokens: Count,
+    audio_tokens: Count,
 }
 
 impl OpenAiUsage {
     /// Thoughts are the reasoning tokens when they are reported, else what the total has on top of
     /// prompt and completion.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let total = self.total_tokens?;
-        let prompt = self.prompt_tokens.unwrap_or(0);
-        let completion = self.completion_tokens.unwrap_or(0);
+        let total = self.total_tokens.0?;
+        let prompt = self.prompt_tokens.0.unwrap_or(0);
+        let completion = self.completion_tokens.0.unwrap_or(0);
         let beyond = total.saturating_sub(prompt).saturating_sub(completion);
-        let reasoning =
-            self.completion_tokens_details.as_ref().and_then(|details| details.reasoning_tokens);
+        let reasoning = self
+            .completion_tokens_details
+            .0
+            .as_ref()
+            .and_then(|details| details.reasoning_tokens.0);
         let (candidates, thoughts) = match reasoning {
             Some(reasoning) if beyond == 0 => (completion.saturating_sub(reasoning), reasoning),
             Some(_) | None => (completion, beyond),
         };
-        let details = self.prompt_tokens_details.as_ref();
+        let details = self.prompt_tokens_details.0.as_ref();
         Some(Usage {
             prompt,
-            cached: details.and_then(|details| details.cached_tokens).unwrap_or(0),
+            cached: details.and_then(|details| details.cached_tokens.0).unwrap_or(0),
             candidates,
             thoughts,
             total,
             prompt_details: Modalities {
-                audio: details.and_then(|details| details.audio_tokens).unwrap_or(0),
+                audio: details.and_then(|details| details.audio_tokens.0).unwrap_or(0),
                 ..Modalities::default()
             },
             ..Usage::default()

@@ -47,6 +47,7 @@ const GENAI: [(&str, &str); 11] = [
 /// From which prompt on our table knows another price.
 const THRESHOLD: u64 = 200_000;
 
+const AS_STANDARD: &str = "no price of the tier's own there: costs as in the standard tier";
 const UNKNOWN_KIND: &str = "a price of something that has none in our table";
 const OTHER_THRESHOLD: &str = "a price above another number of tokens than 200,000";
 
@@ -156,6 +157,7 @@ fn litellm_entry(
         entry.fees.extend(fee.map(|fee| (key, fee)));
     }
     let entry = entry.plausible(left_out)?;
+    left_out.extend(entry.lacking());
     left_out.extend(unsaid(model).map(|why| (entry.model.clone(), why)));
     Some(entry)
 }
@@ -313,6 +315,19 @@ fn written(entries: &[Entry], version: &str) -> String {
 }
 
 impl Entry {
+    /// The tiers without a price of their own for all that the standard tier has one for.
+    fn lacking(&self) -> Vec<(String, &'static str)> {
+        let standard = self.tiers.get("").into_iter().flat_map(BTreeMap::keys);
+        let standard: Vec<_> = standard.collect();
+        let lacking = |(tier, prices): (&&str, &BTreeMap<String, u64>)| {
+            let keys = standard.iter().filter(|key| !prices.contains_key(**key));
+            let keys: Vec<&str> = keys.map(|key| key.as_str()).collect();
+            (!keys.is_empty())
+                .then(|| (format!("{}, {tier}: {}", self.model, keys.join(", ")), AS_STANDARD))
+        };
+        self.tiers.iter().filter(|(tier, _)| !tier.is_empty()).filter_map(lacking).collect()
+    }
+
     fn lines(&self) -> Vec<String> {
         let mut lines =
             vec![String::new(), "[[price]]".to_owned(), format!("model = {:?}", self.model)];
@@ -391,7 +406,21 @@ mod tests {
         let partly = "gemini-8";
         assert_eq!(
             (imported.taken, left_out),
-            (2, vec![partly, partly, partly, partly, "gemini-exp-1", "veo-9"])
+            (
+                2,
+                vec![
+                    "gemini-9-pro, batch: cached, input_above_200k, input_audio, output, output_above_200k, \
+                 output_image, output_video",
+                    "gemini-9-pro, priority: cached, input, input_audio, output_above_200k, output_image, \
+                 output_video",
+                    partly,
+                    partly,
+                    partly,
+                    partly,
+                    "gemini-exp-1",
+                    "veo-9",
+                ]
+            )
         );
     }
 

@@ -107,7 +107,7 @@ fn describe() {
     describe_counter!(COST, "List price in billionths of a dollar.");
     describe_counter!(
         UNPRICED,
-        "Answered calls that the price table has no price for: model, tier or search."
+        "Answered calls that the price table has no price for (model, tier or search), or that told no tokens."
     );
     describe_counter!(MISMATCHES, "Whole answers whose token counts do not add up to their total.");
     describe_counter!(
@@ -211,9 +211,24 @@ fn tokens(execution: &Execution) {
             let nano = u64::try_from(cost.0 / 1000).unwrap_or(0);
             counter!(COST, "model" => model).increment(nano);
         }
-        None if execution.prompt_tokens.is_some() => counter!(UNPRICED).increment(1),
+        None if execution.prompt_tokens.is_some() || is_untold(execution) => {
+            counter!(UNPRICED).increment(1);
+        }
         None => {}
     }
+}
+
+/// Whether a call was answered that is billed, and its answer does not say what it used.
+fn is_untold(execution: &Execution) -> bool {
+    let tells = [
+        "generateContent",
+        "streamGenerateContent",
+        "chat/completions",
+        "embedContent",
+        "batchEmbedContents",
+        "embeddings",
+    ];
+    execution.success && tells.contains(&execution.call.as_str())
 }
 
 /// What became of copies of executions.
