@@ -32,6 +32,7 @@ main() {
   run_program node tests/clients/openai_sdk.mjs
   run_program node tests/clients/frameworks_features.mjs
   run_program "$work/venv/bin/python" tests/clients/page.py
+  run_live
   check_clean_stop
   ((failed == 0)) || echo "The servers' logs are in $work."
   echo "$passed passed, $failed failed"
@@ -50,6 +51,28 @@ install_sdks() {
     npm ci --prefix tests/clients --ignore-scripts --no-audit --no-fund --loglevel=error
     cp tests/clients/package-lock.json tests/clients/node_modules/installed-lock.json
   fi
+}
+
+# A proxy of its own, since its upstream is another one.
+run_live() {
+  local data_port control_port live_data_dir
+  pick_port LIVE_PORT
+  pick_port data_port
+  pick_port control_port
+  export LIVE_PORT
+  live_data_dir=$(mktemp -d "$data_dir/live.XXXX")
+  export CHAPERONE_LIVE_URL="http://127.0.0.1:$data_port"
+  export CHAPERONE_ADMIN_URL="http://127.0.0.1:$control_port"
+  start "$work/live.log" env -i PATH="$PATH" HOME="$HOME" \
+    CHAPERONE_DATA__LISTEN="127.0.0.1:$data_port" \
+    CHAPERONE_CONTROL__LISTEN="127.0.0.1:$control_port" \
+    CHAPERONE_CONTROL__SUPER_ADMIN_TOKEN="$CHAPERONE_ADMIN_TOKEN" \
+    CHAPERONE_UPSTREAM__URL="http://127.0.0.1:$LIVE_PORT" \
+    CHAPERONE_STORAGE__DATA_DIR="$live_data_dir" \
+    CHAPERONE_CATALOG__CONFIG_DIR=config \
+    "$chaperone" serve
+  wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$started" "$work/live.log"
+  run_program node tests/clients/live.mjs
 }
 
 start_servers() {

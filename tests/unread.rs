@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::harness::{Answer, Options, Sidecar, Upstream, eventually, guardrail, pair, raw, whole};
 
 const SWITCH: &str = "GET /ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?key=k \
-                      HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                      HTTP/1.1\r\nhost: a\r\nx-chaperone-user: ann\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,8 +300,8 @@ async fn a_websocket_passes_and_is_recorded_and_ends_with_the_process() {
     drop(first);
     let row = &sidecar.executions("", 1).await[0];
     assert_eq!(
-        (&row["call"], &row["outcome"], &row["http_status"]),
-        (&json!("live"), &json!("success"), &json!(101))
+        (&row["call"], &row["outcome"], &row["http_status"], &row["user_id"]),
+        (&json!("live"), &json!("success"), &json!(101), &json!("ann"))
     );
     let unscanned = "chaperone_unscanned_total{outcome=\"passed\"} 0";
     assert!(!sidecar.page("/metrics").await.text.contains(unscanned));

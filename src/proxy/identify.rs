@@ -109,8 +109,8 @@ pub(super) fn identify(
     Ok(Identified { arrived, tenant: tenant_catalog, template, variables, user, conversation })
 }
 
-/// Whose a file is that comes by.
-pub(super) fn identify_file(
+/// Whose a call is that nobody reads: a file, a session.
+pub(super) fn identify_unread(
     proxy: &Proxy,
     head: &Head,
     catalog: &Catalog,

@@ -147,7 +147,7 @@ pub(super) async fn unread(
     }
     let Unread { mut head, body, catalog } = unread;
     if head.route.call == Call::Download {
-        identify::identify_file(proxy, &head, &catalog, exchange)?;
+        identify::identify_unread(proxy, &head, &catalog, exchange)?;
         // What is coded would not be read.
         head.headers.remove(ACCEPT_ENCODING);
     }

@@ -35,6 +35,7 @@ pub(super) async fn tunnel(
 ) -> Result<Reply, Refusal> {
     let Live { head, upgrade, catalog } = live;
     identify::check_prefix(&catalog, &head)?;
+    identify::identify_unread(proxy, &head, &catalog, exchange)?;
     exchange.is_model_call();
     exchange.note(|execution| {
         CALL.clone_into(&mut execution.call);

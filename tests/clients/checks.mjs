@@ -192,10 +192,13 @@ export async function checkRecords() {
 
 /** What is on record of the calls of this program, by request id. */
 async function readRecords() {
-  const url = `${ADMIN}/api/v1/admin/prompts/executions?limit=200`;
-  const page = await getJson(url, { authorization: `Bearer ${ADMIN_TOKEN}` });
-  const own = page.items.filter((item) => item.user_id === USER);
-  return new Map(own.map((item) => [item.request_id, item]));
+  return new Map((await executions(USER)).map((item) => [item.request_id, item]));
+}
+
+/** What is on record of a user's calls, newest first. */
+export async function executions(user) {
+  const url = `${ADMIN}/api/v1/admin/prompts/executions?limit=200&user=${user}`;
+  return (await getJson(url, { authorization: `Bearer ${ADMIN_TOKEN}` })).items;
 }
 
 /** The calls of this program that are on record as left by their client. */

@@ -1,6 +1,9 @@
 // What @google/genai can do, through Chaperone: each feature at both bases.
 
 import assert from 'node:assert/strict';
+import { mkdtemp, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { ApiError, GoogleGenAI } from '@google/genai';
 import * as checks from './checks.mjs';
 import { BASES, MODEL, marker, refusal } from './checks.mjs';
@@ -173,6 +176,77 @@ const features = {
     await assert.rejects(listed(chunks));
     const hasLeft = async () => [...(await checks.left())].some((id) => !before.has(id));
     await checks.eventually(hasLeft, 'the call is not recorded as left');
+  },
+
+  // Created, streamed, read and cancelled; and what a guardrail blocks is an error in their own form.
+  async interactions(caller) {
+    const mark = marker();
+    const made = caller.sdk.interactions;
+    const answer = await made.create({ model: MODEL, input: mark });
+    assert.equal(answer.status, 'completed');
+    const text = JSON.stringify(answer.steps);
+    assert(text.includes('Echo: ') && text.includes(mark), text);
+    await caller.base.sent(mark);
+    const input = 'of sea and wind. '.repeat(20);
+    const events = await listed(await made.create({ model: MODEL, input, stream: true }));
+    const names = events.map((event) => event.event_type);
+    assert.equal(names[0], 'interaction.created');
+    assert.equal(names.at(-1), 'interaction.completed');
+    assert(names.filter((name) => name === 'step.delta').length > 1, names.join());
+    assert.equal((await made.get(`i${mark}`)).status, 'completed');
+    assert.equal((await made.cancel(`i${mark}`)).status, 'cancelled');
+    const other = marker();
+    const blocked = made.create({ model: MODEL, input: `${other} ${checks.INJECTION}` });
+    await assert.rejects(blocked, /blocked by a guardrail/);
+    assert.equal(await checks.sent(other), undefined, 'the blocked prompt reached the model');
+  },
+
+  // Requests are read; answers are on record, whether they are in the operation or in a file.
+  async batches(caller) {
+    const mark = marker();
+    const made = caller.sdk.batches;
+    const requests = (text) => [{ contents: [{ role: 'user', parts: [{ text }] }] }];
+    await made.create({ model: MODEL, src: requests(mark) });
+    assert(await checks.sent(mark), 'the requests did not reach the upstream');
+    const other = marker();
+    const blocked = made.create({ model: MODEL, src: requests(`${other} ${checks.INJECTION}`) });
+    await assert.rejects(blocked, /blocked by a guardrail/);
+    assert.equal(await checks.sent(other), undefined, 'the blocked prompt reached the upstream');
+    // Its own user, to find what is recorded of it.
+    const config = { httpOptions: { headers: { 'x-chaperone-user': mark } } };
+    const batch = await made.get({ name: `batches/b${mark}`, config });
+    assert.equal(batch.state, 'JOB_STATE_SUCCEEDED');
+    assert.equal(batch.dest.inlinedResponses.length, 3);
+    const filed = await made.get({ name: `batches/filed${mark}`, config });
+    const downloadPath = path.join(await mkdtemp(path.join(tmpdir(), 'answers-')), 'answers.jsonl');
+    await caller.sdk.files.download({ file: filed.dest.fileName, downloadPath, config });
+    const read = async () => (await readFile(downloadPath, 'utf8').catch(() => '')).trim().split('\n');
+    // The SDK does not wait until the file is written.
+    await checks.eventually(async () => (await read()).length === 3, 'the file has not three lines');
+    await checks.eventually(async () => (await checks.executions(mark)).length === 6, 'not all answers are on record');
+  },
+
+  async caches(caller) {
+    const mark = marker();
+    const made = await caller.sdk.caches.create({ model: MODEL, config: { contents: mark, ttl: '300s' } });
+    assert(made.name && (await checks.sent(mark)), JSON.stringify(made));
+    const other = marker();
+    const contents = `${other} ${checks.INJECTION}`;
+    await assert.rejects(caller.sdk.caches.create({ model: MODEL, config: { contents } }), /blocked by a guardrail/);
+    assert.equal(await checks.sent(other), undefined, 'the blocked prompt reached the upstream');
+  },
+
+  // By its paths in express mode, which take a key.
+  async vertex(caller) {
+    const httpOptions = { baseUrl: caller.base.url, headers: caller.base.headers, timeout: checks.TIMEOUT_MS };
+    const there = new Caller(caller.base);
+    there.sdk = new GoogleGenAI({ apiKey: checks.API_KEY, vertexai: true, httpOptions });
+    const mark = marker();
+    const answer = await there.generate(mark);
+    caller.base.checkEcho(answer.text, mark);
+    await caller.base.sent(mark);
+    const [blocked] = await there.chunks(`${marker()} ${checks.INJECTION}`);
+    assert.equal(blocked.promptFeedback.blockReason, 'PROHIBITED_CONTENT');
   },
 
   async large_body(caller) {

@@ -224,6 +224,95 @@ async def uploads(caller, mark):
         raise AssertionError("an upload that guardrails block raised nothing")
 
 
+async def interactions(caller, mark):
+    """Created, streamed, read and cancelled; and what a guardrail blocks is an error in their own form."""
+    made = caller.client.interactions
+    answer = await value(made.create(model=MODEL, input=mark))
+    assert answer.status == "completed" and answer.output_text.startswith("Echo: "), answer
+    assert mark in answer.output_text, answer.output_text
+    caller.base.sent(mark)
+    events = await items(made.create(model=MODEL, input="of sea and wind. " * 20, stream=True))
+    names = [event.event_type for event in events]
+    assert names[0] == "interaction.created" and names[-1] == "interaction.completed", names
+    assert names.count("step.delta") > 1, names
+    # What was made earlier says nothing of a template.
+    assert (await value(made.get(f"i{mark}"))).status == "completed"
+    assert (await value(made.cancel(f"i{mark}"))).status == "cancelled"
+    other = marker()
+    try:
+        await value(made.create(model=MODEL, input=f"{other} {checks.INJECTION}"))
+    except Exception as error:  # Of a kind that the SDK does not export.
+        assert "blocked by a guardrail" in str(error), error
+    else:
+        raise AssertionError("an interaction that guardrails block raised nothing")
+    assert checks.sent(other) is None, "the blocked prompt reached the model"
+
+
+async def batches(caller, mark):
+    """Requests are read; answers are on record, whether they are in the operation or in a file."""
+
+    def requests(text):
+        return [types.InlinedRequest(contents=[types.Content(role="user", parts=[types.Part(text=text)])])]
+
+    made = caller.client.batches
+    await value(made.create(model=MODEL, src=requests(mark)))
+    assert checks.sent(mark), "the requests did not reach the upstream"
+    other = marker()
+    try:
+        await value(made.create(model=MODEL, src=requests(f"{other} {checks.INJECTION}")))
+    except errors.ClientError as error:
+        assert error.code == 400 and "blocked by a guardrail" in str(error), error
+    else:
+        raise AssertionError("a batch that guardrails block raised nothing")
+    assert checks.sent(other) is None, "the blocked prompt reached the upstream"
+    # Its own user, to find what is recorded of it.
+    reader = types.HttpOptions(headers={"x-chaperone-user": mark})
+    config = types.GetBatchJobConfig(http_options=reader)
+    batch = await value(made.get(name=f"batches/b{mark}", config=config))
+    assert batch.state == types.JobState.JOB_STATE_SUCCEEDED, batch
+    assert len(batch.dest.inlined_responses) == 3, batch.dest
+    filed = await value(made.get(name=f"batches/filed{mark}", config=config))
+    config = types.DownloadFileConfig(http_options=reader)
+    file = await value(caller.client.files.download(file=filed.dest.file_name, config=config))
+    lines = file.splitlines()
+    assert len(lines) == 3 and "candidates" in json.loads(lines[0])["response"], lines
+    all_recorded = lambda: len([one for one in checks.executions(mark) if one["call"] != "batchGenerateContent"]) == 6
+    await asyncio.to_thread(checks.eventually, all_recorded, "not all answers are on record")
+
+
+async def caches(caller, mark):
+    config = types.CreateCachedContentConfig(contents=[mark], system_instruction="Be brief.", ttl="300s")
+    made = await value(caller.client.caches.create(model=MODEL, config=config))
+    assert checks.sent(mark) and made.name, made
+    other = marker()
+    try:
+        config = types.CreateCachedContentConfig(contents=[f"{other} {checks.INJECTION}"])
+        await value(caller.client.caches.create(model=MODEL, config=config))
+    except errors.ClientError as error:
+        assert error.code == 400 and "blocked by a guardrail" in str(error), error
+    else:
+        raise AssertionError("a cache that guardrails block raised nothing")
+    assert checks.sent(other) is None, "the blocked prompt reached the upstream"
+
+
+async def vertex(caller, mark):
+    """By its paths in express mode, which take a key."""
+    options = types.HttpOptions(
+        base_url=caller.base.url, headers=caller.base.headers, timeout=checks.TIMEOUT_S * 1000
+    )
+    whole = genai.Client(api_key=checks.API_KEY, vertexai=True, http_options=options)
+    client = whole.aio if hasattr(caller.client, "aclose") else whole
+    try:
+        there = Caller(client, caller.base)
+        answer = await there.generate(mark)
+        caller.base.check_echo(answer.text, mark)
+        caller.base.sent(mark)
+        chunks = await items(there.stream(f"{marker()} {checks.INJECTION}"))
+        assert chunks[0].prompt_feedback.block_reason == types.BlockedReason.PROHIBITED_CONTENT, chunks
+    finally:
+        await whole.aio.aclose()
+
+
 # What is large comes last, because every look at what was sent reads all that was sent before.
 FEATURES = [
     plain,
@@ -240,6 +329,10 @@ FEATURES = [
     blocked_prompt,
     blocked_answer,
     cancelled,
+    interactions,
+    batches,
+    caches,
+    vertex,
     large_body,
     uploads,
 ]

@@ -1,6 +1,6 @@
-"""Runs every program of docs/clients.md as it stands, and looks at what went through.
+"""Runs every program of docs/clients.md as it stands, those of the README at this proxy, and looks at what went through.
 
-Each says "Echo: Good morning" twice, plain and streamed, and then makes a call with a template as the user alice.
+Each of the page says "Echo: Good morning" twice, plain and streamed, and then makes a call with a template as the user alice.
 """
 
 import os
@@ -49,9 +49,26 @@ for one in PROGRAMS:
     program_check(*one)
 
 
+README = pathlib.Path("README.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8080", checks.CHAPERONE)
+SHOWN = re.findall(r"^\*\*([^*\n]+)\*\*[^\n]*\n+```(python|js)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def shown_check(name, language, program):
+    def works():
+        assert "Echo: " in run(language, program), "the answer is not printed"
+
+    works.__name__ = f"readme_{re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')}"
+    return check(works)
+
+
+for one in SHOWN:
+    shown_check(*one)
+
+
 @check
 def every_client_is_on_the_page():
     assert len(PROGRAMS) == 11, [name for name, _, _ in PROGRAMS]
+    assert len(SHOWN) == 4, [name for name, _, _ in SHOWN]
 
 
 checks.run()

@@ -52,7 +52,7 @@ pub(super) async fn inspect(
         }
         return Ok(Cleared::unread(head, OutgoingBody::Whole(body)));
     };
-    let tenant = identify::identify_file(proxy, &head, &catalog, exchange)?;
+    let tenant = identify::identify_unread(proxy, &head, &catalog, exchange)?;
     let offset = piece.map_or(0, |piece| piece.offset);
     let placed = found(&tenant, read, (known, offset), exchange);
     if judge(&tenant.guardrails, &placed) >= Strictest::Redact {
