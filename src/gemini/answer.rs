@@ -113,7 +113,7 @@ impl Answer {
                 Some(Value::Number(reason)) => Some(reason.to_string()),
                 _ => None,
             };
-            self.ended(candidate.index.0.unwrap_or(position), reason);
+            self.ended(candidate.index.told().unwrap_or(position), reason);
             if let Some(grounding) = &candidate.grounding_metadata.0 {
                 self.grounded(grounding);
             }
@@ -142,7 +142,7 @@ impl Answer {
         }
         let Ok(answer) = serde_json::from_slice::<OpenAiAnswer>(payload) else { return false };
         for (position, choice) in (0..).zip(answer.choices.unwrap_or_default()) {
-            self.ended(choice.index.0.unwrap_or(position), choice.finish_reason.0);
+            self.ended(choice.index.told().unwrap_or(position), choice.finish_reason.0);
         }
         keep(&mut self.usage, answer.usage.0.and_then(|usage| usage.usage()));
         keep(&mut self.service_tier, answer.service_tier.0.as_deref().map(ServiceTier::read));
@@ -364,10 +364,22 @@ mod tests {
                 assert_eq!(read(&text), (Some(told.clone()), true, Some("m".to_owned())), "{text}");
             }
         }
+        // Without one of the counts nobody knows the cost: it is not that of the others.
+        for odd in [
+            r#""promptTokenCount":-1,"candidatesTokenCount":2"#,
+            r#""promptTokenCount":"1e2","candidatesTokenCount":2"#,
+            r#""promptTokenCount":9,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":"x"}]"#,
+        ] {
+            let mut answer = Answer::default();
+            let text = format!(r#"{{"usageMetadata":{{{odd},"totalTokenCount":12}}}}"#);
+            assert!(answer.read(Dialect::Native, text.as_bytes()));
+            assert!(answer.used().unwrap().is_total_only(), "{text}");
+        }
         let mut answer = Answer::default();
-        let minus = r#"{"usageMetadata":{"promptTokenCount":-1,"totalTokenCount":12}}"#;
-        assert!(answer.read(Dialect::Native, minus.as_bytes()));
-        assert!(!answer.used().unwrap().adds_up(), "that is counted");
+        let audio = r#"{"usageMetadata":{"promptTokenCount":9,"totalTokenCount":9,
+                        "promptTokensDetails":[{"modality":"AUDIO","tokenCount":9},5]}}"#;
+        assert!(answer.read(Dialect::Native, audio.as_bytes()));
+        assert_eq!(answer.used().unwrap().prompt_details.audio, 9);
     }
 
     #[test]

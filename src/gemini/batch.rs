@@ -98,7 +98,9 @@ impl AnswerFile {
         line.clear();
         match item.as_ref().filter(|item| is_item(item)) {
             Some(item) => told(self.lines, &answer(item)),
-            None if self.lines == 0 && !self.is_cut => self.line = None,
+            None if self.lines == 0 && !self.is_cut && !item.as_ref().is_some_and(is_named) => {
+                self.line = None;
+            }
             None => {}
         }
         self.is_cut = false;
@@ -109,10 +111,17 @@ impl AnswerFile {
 /// Whether a line of a file is what became of a request.
 fn is_item(line: &Value) -> bool {
     let of_model = ["candidates", "usageMetadata", "promptFeedback", "embedding", "body"];
-    match line.get("response") {
-        Some(response) => of_model.iter().any(|name| response.get(name).is_some()),
-        None => line.get("error").is_some_and(|error| error.get("code").is_some()),
+    match line.get("response").filter(|response| !response.is_null()) {
+        Some(response) => {
+            is_named(line) || of_model.iter().any(|name| response.get(name).is_some())
+        }
+        None => line.get("error").is_some_and(Value::is_object),
     }
+}
+
+/// Whether a line names the request that it belongs to.
+fn is_named(line: &Value) -> bool {
+    ["key", "custom_id"].iter().any(|name| line.get(name).is_some())
 }
 
 /// The answers in an output, of text or of embeddings.
@@ -124,7 +133,7 @@ fn answers(output: &Value) -> Option<&Vec<Value>> {
 
 /// Of one request: a response, or an error.
 fn answer(item: &Value) -> Answer {
-    let document = item.get("response").unwrap_or(item);
+    let document = item.get("response").filter(|response| !response.is_null()).unwrap_or(item);
     if document.get("embedding").is_some() {
         return embedding(document);
     }
@@ -203,7 +212,9 @@ mod tests {
             said(3).to_string(),
             json!({"custom_id": "c", "response": {"status_code": 200, "body": chat}}).to_string(),
             format!("{}{}", said(9), " ".repeat(500)),
-            json!({"key": "e", "error": {"code": 8, "message": "no", "status": "S"}}).to_string(),
+            json!({"key": "e", "error": {"message": "no", "status": "S"}}).to_string(),
+            json!({"custom_id": "c", "response": null, "error": {"message": "no"}}).to_string(),
+            json!({"key": "k", "response": {"modelVersion": "m"}}).to_string(),
             "no answer".to_owned(),
             said(5).to_string(),
         ];
@@ -220,9 +231,18 @@ mod tests {
                 let file = lines.join(end) + last;
                 for size in [1, 7, 100, 4096] {
                     let all = read(file.as_bytes(), size);
-                    assert_eq!(all, [(0, Some(3)), (1, Some(4)), (3, None), (5, Some(5))]);
+                    let failed = [(3, None), (4, None), (5, None)];
+                    assert_eq!(
+                        all,
+                        [&[(0, Some(3)), (1, Some(4))], &failed[..], &[(7, Some(5))]].concat()
+                    );
                 }
             }
+        }
+        // Which line is the first does not matter.
+        for first in 3..6 {
+            let file = format!("{}\n{}\n", lines[first], lines[0]);
+            assert_eq!(read(file.as_bytes(), 9), [(0, None), (1, Some(3))], "{}", lines[first]);
         }
         for other in ["{\"a\": 1}\n", "\u{89}PNG\n", "[]\n", "\n"] {
             assert_eq!(read(format!("{other}{}\n", said(3)).as_bytes(), 5), [], "{other}");

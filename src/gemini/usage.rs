@@ -35,22 +35,51 @@ pub fn tier_asked_for(body: &[u8]) -> Option<ServiceTier> {
 }
 
 /// A count, however it is written: 64 bits come as a text from some servers, and a fraction of nothing from others.
-/// What is no count is not told, and takes nothing else of the answer with it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Count(pub(super) Option<u64>);
+pub(super) enum Count {
+    #[default]
+    Untold,
+    Told(u64),
+    /// There is something that is no count. It takes nothing else of the answer with it but the cost.
+    Unreadable,
+}
+
+impl Count {
+    pub(super) fn told(self) -> Option<u64> {
+        match self {
+            Self::Told(count) => Some(count),
+            Self::Untold | Self::Unreadable => None,
+        }
+    }
+
+    fn or_none(self) -> u64 {
+        self.told().unwrap_or(0)
+    }
+}
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(match Value::deserialize(deserializer)? {
-            Value::String(text) => text.parse().ok(),
+        let count = match Value::deserialize(deserializer)? {
+            Value::Null => return Ok(Self::Untold),
+            Value::String(text) => text.trim().parse().ok(),
             Value::Number(number) => match (number.as_u64(), number.as_f64()) {
                 (Some(count), _) => Some(count),
                 (None, Some(count)) if count.fract() == 0.0 => format!("{count:.0}").parse().ok(),
                 _ => None,
             },
             _ => None,
-        }))
+        };
+        Ok(count.map_or(Self::Unreadable, Self::Told))
     }
+}
+
+/// What was used, or only how much in all where one of the counts cannot be read: such a call has no cost.
+fn readable<const N: usize>(usage: Usage, counts: [Count; N], details: &[&Details]) -> Usage {
+    let of_details = details.iter().flat_map(|one| each(one)).map(|one| one.tokens);
+    if counts.into_iter().chain(of_details).any(|one| one == Count::Unreadable) {
+        return Usage { total: usage.total, ..Usage::default() };
+    }
+    usage
 }
 
 /// Something that is not told where it is not what it should be, and takes nothing else with it.
@@ -79,12 +108,15 @@ pub struct NativeUsage {
     thoughts_token_count: Count,
     tool_use_prompt_token_count: Count,
     total_token_count: Count,
-    prompt_tokens_details: Lenient<Vec<ModalityCount>>,
-    cache_tokens_details: Lenient<Vec<ModalityCount>>,
-    candidates_tokens_details: Lenient<Vec<ModalityCount>>,
-    tool_use_prompt_tokens_details: Lenient<Vec<ModalityCount>>,
+    prompt_tokens_details: Details,
+    cache_tokens_details: Details,
+    candidates_tokens_details: Details,
+    tool_use_prompt_tokens_details: Details,
     traffic_type: Option<Value>,
 }
+
+/// Counts by modality.
+type Details = Lenient<Vec<Lenient<ModalityCount>>>;
 
 /// Of one modality, in the native dialect and in interactions.
 #[derive(Debug, Deserialize)]
@@ -97,19 +129,18 @@ struct ModalityCount {
 impl NativeUsage {
     /// `None` for the reports in mid-stream that carry no total.
     pub fn usage(&self) -> Option<Usage> {
-        let total = self.total_token_count.0?;
-        let details = |counts: &Lenient<Vec<ModalityCount>>| modalities(counts.0.as_deref());
+        let total = self.total_token_count.told()?;
         let mut usage = Usage {
-            prompt: self.prompt_token_count.0.unwrap_or(0),
-            cached: self.cached_content_token_count.0.unwrap_or(0),
-            candidates: self.candidates_token_count.0.unwrap_or(0),
-            thoughts: self.thoughts_token_count.0.unwrap_or(0),
-            tool_use: self.tool_use_prompt_token_count.0.unwrap_or(0),
+            prompt: self.prompt_token_count.or_none(),
+            cached: self.cached_content_token_count.or_none(),
+            candidates: self.candidates_token_count.or_none(),
+            thoughts: self.thoughts_token_count.or_none(),
+            tool_use: self.tool_use_prompt_token_count.or_none(),
             total,
-            prompt_details: details(&self.prompt_tokens_details),
-            cached_details: details(&self.cache_tokens_details),
-            candidates_details: details(&self.candidates_tokens_details),
-            tool_use_details: details(&self.tool_use_prompt_tokens_details),
+            prompt_details: modalities(&self.prompt_tokens_details),
+            cached_details: modalities(&self.cache_tokens_details),
+            candidates_details: modalities(&self.candidates_tokens_details),
+            tool_use_details: modalities(&self.tool_use_prompt_tokens_details),
             ..Usage::default()
         };
         // Some models count the thoughts among the candidates; nobody pays for them twice.
@@ -117,7 +148,20 @@ impl NativeUsage {
         if usage.thoughts > 0 && usage.prompt + usage.candidates + usage.tool_use == total {
             usage.candidates = without_thoughts.unwrap_or(usage.candidates);
         }
-        Some(usage)
+        let counts = [
+            self.prompt_token_count,
+            self.cached_content_token_count,
+            self.candidates_token_count,
+            self.thoughts_token_count,
+            self.tool_use_prompt_token_count,
+        ];
+        let details = [
+            &self.prompt_tokens_details,
+            &self.cache_tokens_details,
+            &self.candidates_tokens_details,
+            &self.tool_use_prompt_tokens_details,
+        ];
+        Some(readable(usage, counts, &details))
     }
 
     /// The tier that Vertex reports; `None` when it reports none.
@@ -126,10 +170,14 @@ impl NativeUsage {
     }
 }
 
+fn each<T>(list: &Lenient<Vec<Lenient<T>>>) -> impl Iterator<Item = &T> {
+    list.0.iter().flatten().filter_map(|one| one.0.as_ref())
+}
+
 /// Modalities by name, in capitals or not, or by number as clients of `enum-encoding=int` get them.
-fn modalities(details: Option<&[ModalityCount]>) -> Modalities {
+fn modalities(details: &Details) -> Modalities {
     let mut sums = Modalities::default();
-    for detail in details.unwrap_or_default() {
+    for detail in each(details) {
         let (name, number) = match &detail.modality {
             Some(Value::String(name)) => (name.to_ascii_lowercase(), None),
             Some(Value::Number(number)) => (String::new(), number.as_u64()),
@@ -141,7 +189,7 @@ fn modalities(details: Option<&[ModalityCount]>) -> Modalities {
             ("audio", _) | (_, Some(4)) => &mut sums.audio,
             _ => continue,
         };
-        *sum = sum.saturating_add(detail.tokens.0.unwrap_or(0));
+        *sum = sum.saturating_add(detail.tokens.or_none());
     }
     sums
 }
@@ -156,11 +204,11 @@ pub(super) struct InteractionUsage {
     total_thought_tokens: Count,
     total_tool_use_tokens: Count,
     total_tokens: Count,
-    input_tokens_by_modality: Lenient<Vec<ModalityCount>>,
-    cached_tokens_by_modality: Lenient<Vec<ModalityCount>>,
-    output_tokens_by_modality: Lenient<Vec<ModalityCount>>,
-    tool_use_tokens_by_modality: Lenient<Vec<ModalityCount>>,
-    grounding_tool_count: Lenient<Vec<GroundingCount>>,
+    input_tokens_by_modality: Details,
+    cached_tokens_by_modality: Details,
+    output_tokens_by_modality: Details,
+    tool_use_tokens_by_modality: Details,
+    grounding_tool_count: Lenient<Vec<Lenient<GroundingCount>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,26 +220,39 @@ struct GroundingCount {
 
 impl InteractionUsage {
     pub(super) fn usage(&self) -> Option<Usage> {
-        let details = |counts: &Lenient<Vec<ModalityCount>>| modalities(counts.0.as_deref());
         let searches = |tool: &str| {
-            let counts = self.grounding_tool_count.0.iter().flatten();
+            let counts = each(&self.grounding_tool_count);
             let of_tool = counts.filter(|one| one.r#type.as_deref() == Some(tool));
-            of_tool.filter_map(|one| one.count.0).fold(0, u64::saturating_add)
+            of_tool.filter_map(|one| one.count.told()).fold(0, u64::saturating_add)
         };
-        Some(Usage {
-            prompt: self.total_input_tokens.0.unwrap_or(0),
-            cached: self.total_cached_tokens.0.unwrap_or(0),
-            candidates: self.total_output_tokens.0.unwrap_or(0),
-            thoughts: self.total_thought_tokens.0.unwrap_or(0),
-            tool_use: self.total_tool_use_tokens.0.unwrap_or(0),
-            total: self.total_tokens.0?,
-            prompt_details: details(&self.input_tokens_by_modality),
-            cached_details: details(&self.cached_tokens_by_modality),
-            candidates_details: details(&self.output_tokens_by_modality),
-            tool_use_details: details(&self.tool_use_tokens_by_modality),
+        let usage = Usage {
+            prompt: self.total_input_tokens.or_none(),
+            cached: self.total_cached_tokens.or_none(),
+            candidates: self.total_output_tokens.or_none(),
+            thoughts: self.total_thought_tokens.or_none(),
+            tool_use: self.total_tool_use_tokens.or_none(),
+            total: self.total_tokens.told()?,
+            prompt_details: modalities(&self.input_tokens_by_modality),
+            cached_details: modalities(&self.cached_tokens_by_modality),
+            candidates_details: modalities(&self.output_tokens_by_modality),
+            tool_use_details: modalities(&self.tool_use_tokens_by_modality),
             search_queries: searches("google_search"),
             maps_queries: searches("google_maps"),
-        })
+        };
+        let counts = [
+            self.total_input_tokens,
+            self.total_cached_tokens,
+            self.total_output_tokens,
+            self.total_thought_tokens,
+            self.total_tool_use_tokens,
+        ];
+        let details = [
+            &self.input_tokens_by_modality,
+            &self.cached_tokens_by_modality,
+            &self.output_tokens_by_modality,
+            &self.tool_use_tokens_by_modality,
+        ];
+        Some(readable(usage, counts, &details))
     }
 }
 
@@ -218,31 +279,36 @@ impl OpenAiUsage {
     /// Thoughts are the reasoning tokens when they are reported, else what the total has on top of
     /// prompt and completion.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let total = self.total_tokens.0?;
-        let prompt = self.prompt_tokens.0.unwrap_or(0);
-        let completion = self.completion_tokens.0.unwrap_or(0);
+        let total = self.total_tokens.told()?;
+        let prompt = self.prompt_tokens.or_none();
+        let completion = self.completion_tokens.or_none();
         let beyond = total.saturating_sub(prompt).saturating_sub(completion);
-        let reasoning = self
-            .completion_tokens_details
-            .0
-            .as_ref()
-            .and_then(|details| details.reasoning_tokens.0);
-        let (candidates, thoughts) = match reasoning {
+        let of_completion = self.completion_tokens_details.0.as_ref();
+        let reasoning = of_completion.map(|details| details.reasoning_tokens).unwrap_or_default();
+        let (candidates, thoughts) = match reasoning.told() {
             Some(reasoning) if beyond == 0 => (completion.saturating_sub(reasoning), reasoning),
             Some(_) | None => (completion, beyond),
         };
         let details = self.prompt_tokens_details.0.as_ref();
-        Some(Usage {
+        let usage = Usage {
             prompt,
-            cached: details.and_then(|details| details.cached_tokens.0).unwrap_or(0),
+            cached: details.and_then(|details| details.cached_tokens.told()).unwrap_or(0),
             candidates,
             thoughts,
             total,
             prompt_details: Modalities {
-                audio: details.and_then(|details| details.audio_tokens.0).unwrap_or(0),
+                audio: details.and_then(|details| details.audio_tokens.told()).unwrap_or(0),
                 ..Modalities::default()
             },
             ..Usage::default()
-        })
+        };
+        let counts = [
+            self.prompt_tokens,
+            self.completion_tokens,
+            details.map(|details| details.cached_tokens).unwrap_or_default(),
+            details.map(|details| details.audio_tokens).unwrap_or_default(),
+            reasoning,
+        ];
+        Some(readable(usage, counts, &[]))
     }
 }

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Proxy;
 use super::exchange::Exchange;
 use super::refusal::{native_error, openai_error};
 use super::reply::{self, EVENT_STREAM, JSON, Reply, decorate};
 use super::texts::Placed;
+use super::{Proxy, headers};
 use crate::config::BlockReply;
 use crate::execution::Outcome;
 use crate::gemini::Dialect;
@@ -63,6 +63,10 @@ impl Blocked {
     /// The answer to a blocked prompt, in the caller's dialect. Nothing was sent upstream.
     pub(super) fn reply(&self, proxy: &Proxy, exchange: &mut Exchange) -> Reply {
         let mut reply = self.body(proxy, exchange);
+        if self.call == Call::Upload {
+            // Without it, SDKs take the answer for a broken one and send the same again.
+            headers::set(reply.headers_mut(), headers::UPLOAD_STATUS, "cancelled");
+        }
         decorate(&mut reply, exchange);
         exchange.note(|execution| {
             execution.http_status = Some(reply.status().as_u16());

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::Proxy;
 use super::attempts::{self, Attempts, Next, Sent};
 use super::exchange::Exchange;
-use super::inspect::{AnswerPlan, Cleared, OutgoingBody, Returns};
+use super::inspect::{AnswerPlan, Cleared, OutgoingBody, Passed, Returns};
 use super::patience::{self, Patient, Progress};
 use super::refusal::{Kind, Refusal};
 use crate::gemini::route::Route;
@@ -33,6 +33,8 @@ pub(super) struct Answered {
     pub(super) returns_to: Option<Returns>,
     /// The file that was fetched.
     pub(super) file: Option<String>,
+    /// The piece of a file that was brought.
+    pub(super) piece: Option<Passed>,
 }
 
 pub(super) async fn forward(
@@ -101,8 +103,9 @@ pub(super) async fn forward(
     let (head, body) = answer.into_parts();
     let billed = head.headers.get(usage::TIER_HEADER);
     exchange.is_billed_at(billed.and_then(|tier| tier.to_str().ok()).map(ServiceTier::read));
-    let (plan, returns_to, file) = (outgoing.answer, outgoing.returns_to, outgoing.file);
-    Ok(Answered { head, body, plan, is_head, returns_to, file })
+    let (plan, returns_to) = (outgoing.answer, outgoing.returns_to);
+    let (file, piece) = (outgoing.file, outgoing.piece);
+    Ok(Answered { head, body, plan, is_head, returns_to, file, piece })
 }
 
 /// A call but for its body.

@@ -27,6 +27,8 @@ pub(super) const GUARDRAILS: HeaderName = HeaderName::from_static("x-chaperone-g
 pub(super) const UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
 /// What a request does to an upload: `upload`, `finalize` and others, with commas between.
 pub(super) const UPLOAD_COMMAND: HeaderName = HeaderName::from_static("x-goog-upload-command");
+/// How an upload stands: `active`, `final` or `cancelled`.
+pub(super) const UPLOAD_STATUS: HeaderName = HeaderName::from_static("x-goog-upload-status");
 /// Where in the file its bytes belong.
 pub(super) const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("x-goog-upload-offset");
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

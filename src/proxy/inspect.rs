@@ -4,13 +4,14 @@
 mod pieces;
 mod upload;
 
+pub(super) use pieces::Passed;
 pub use pieces::Pieces;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use hyper::body::{Body, Incoming};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
@@ -79,6 +80,8 @@ pub(super) struct Outgoing {
     pub(super) returns_to: Option<Returns>,
     /// The file that is fetched.
     pub(super) file: Option<String>,
+    /// The piece of a file that is brought.
+    pub(super) piece: Option<Passed>,
     /// `None`: the answer is not read.
     pub(super) answer: Option<AnswerPlan>,
 }
@@ -122,7 +125,12 @@ impl AnswerPlan {
 
 impl Cleared {
     fn unread(head: Head, body: OutgoingBody) -> Verdict<Self> {
-        Verdict::Passed(Self(Outgoing::unread(head, body)))
+        Self::piece(head, body, None)
+    }
+
+    /// With what is to be remembered of a file once the upstream has taken it.
+    fn piece(head: Head, body: OutgoingBody, piece: Option<Passed>) -> Verdict<Self> {
+        Verdict::Passed(Self(Outgoing { piece, ..Outgoing::unread(head, body) }))
     }
 
     pub(super) fn into_outgoing(self) -> Outgoing {
@@ -149,7 +157,7 @@ pub(super) async fn unread(
     if head.route.call == Call::Download {
         identify::identify_unread(proxy, &head, &catalog, exchange)?;
         // What is coded would not be read.
-        head.headers.remove(ACCEPT_ENCODING);
+        headers::ask_readable(&mut head.headers, true);
     }
     if !may_hold_ours(&head, &body) {
         return Ok(Cleared::unread(head, OutgoingBody::Unread(body)));
@@ -190,7 +198,9 @@ impl Outgoing {
         let prefix = prefix.unwrap_or_default();
         let file = head.route.file();
         let mut headers = headers::upstream(&head.headers);
-        headers::announce_trailers(&head.headers, &mut headers);
+        if matches!(body, OutgoingBody::Unread(_)) {
+            headers::announce_trailers(&head.headers, &mut headers);
+        }
         headers::ask_for_trailers(&head.headers, &mut headers);
         Self {
             method: head.method,
@@ -202,6 +212,7 @@ impl Outgoing {
                 .address
                 .map(|address| Returns { base: address + &prefix, tenant: head.tenant }),
             file,
+            piece: None,
             answer: None,
         }
     }
@@ -321,6 +332,7 @@ pub(super) fn rendered(
         body: OutgoingBody::Whole(rendered.body),
         returns_to: None,
         file: None,
+        piece: None,
         answer: Some(answer),
     })))
 }

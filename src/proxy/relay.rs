@@ -33,7 +33,7 @@ use crate::execution::Outcome;
 use crate::gemini::answer::Answer;
 use crate::gemini::{json, text};
 use crate::guardrail::{Direction, Verdict};
-use crate::upstream;
+use crate::{telemetry, upstream};
 use body::{Reader, Relay};
 use file::FileReader;
 use frames::FrameReader;
@@ -42,7 +42,10 @@ pub(super) use watch::{failed, outcome};
 
 /// An answer that is not read.
 pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange) -> Reply {
-    let Answered { mut head, body, is_head, returns_to, file, .. } = answered;
+    let Answered { mut head, body, is_head, returns_to, file, piece, .. } = answered;
+    if let Some(piece) = piece.filter(|_| head.status.is_success()) {
+        proxy.pieces.keep(piece);
+    }
     if let Some(url) =
         head.headers.get(UPLOAD_URL).and_then(|url| proxy.returning(url, returns_to.as_ref()?))
     {
@@ -52,10 +55,15 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     exchange.rest();
     // Of a part of a file nobody knows which answers are in it.
-    let is_whole = head.status == StatusCode::OK && headers::coding(&head.headers).is_none();
-    let reader = match file.filter(|_| is_whole) {
-        Some(name) => {
+    let file = file.filter(|_| head.status == StatusCode::OK);
+    let is_coded = headers::coding(&head.headers).is_some();
+    let reader = match file {
+        Some(name) if !is_coded => {
             Reader::File(FileReader::new(name, proxy.rules.limits.response_body_bytes_max))
+        }
+        Some(_unreadable) => {
+            telemetry::metrics::unscanned(false);
+            Reader::Unread(head.status)
         }
         None => Reader::Unread(head.status),
     };
@@ -89,9 +97,7 @@ pub(super) async fn inspected(
     answered: Answered,
     exchange: &mut Exchange,
 ) -> Result<Reply, Refusal> {
-    let Answered { head, body, plan, is_head, returns_to, file } = answered;
-    let Some(plan) = plan else {
-        let answered = Answered { head, body, plan: None, is_head, returns_to, file };
+    let Answered { head, body, plan: Some(plan), .. } = answered else {
         return Ok(unread(proxy, answered, exchange));
     };
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));

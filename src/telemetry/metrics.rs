@@ -221,6 +221,9 @@ fn tokens(execution: &Execution) {
 /// Whether a call was answered that is billed, and its answer does not say what it used.
 fn is_untold(execution: &Execution) -> bool {
     let tells = [
+        "batches.get",
+        "batches.list",
+        "download",
         "generateContent",
         "streamGenerateContent",
         "chat/completions",

@@ -19,8 +19,8 @@ use crate::proxy::{Proxy, headers, identify};
 use crate::telemetry::metrics;
 use crate::words::clock;
 
-const UNREADABLE: &str = "an upload that is coded, larger than limits.request_body_bytes_max, or a piece of a file \
-                          whose beginning was no text or is not known here";
+const UNREADABLE: &str = "an upload that is coded, larger than limits.request_body_bytes_max, or a piece of a file of \
+                          which it is not clear what stands before it";
 
 /// Inspects an upload that is text. A piece is read with the end of what came before it: google-genai cuts files at
 /// 8 MiB. What cannot be read is treated as the operator decided. A redaction would change the announced length: it
@@ -47,22 +47,18 @@ pub(super) async fn inspect(
     text.extend_from_slice(&body);
     let Some(read) = as_text(&text, piece.as_ref()) else {
         unscannable(proxy, "an upload that is no text in UTF-8")?;
-        if let Some(piece) = &piece {
-            proxy.pieces.is_no_text(piece);
-        }
-        return Ok(Cleared::unread(head, OutgoingBody::Whole(body)));
+        let passed = piece.map(|piece| piece.passed(body.len(), None));
+        return Ok(Cleared::piece(head, OutgoingBody::Whole(body), passed));
     };
     let tenant = identify::identify_unread(proxy, &head, &catalog, exchange)?;
-    let offset = piece.map_or(0, |piece| piece.offset);
+    let offset = piece.map_or(0, |piece| piece.start());
     let placed = found(&tenant, read, (known, offset), exchange);
     if judge(&tenant.guardrails, &placed) >= Strictest::Redact {
         let call = (Dialect::Native, head.route.call, None);
         return Ok(Verdict::Blocked(Blocked::of(call, &tenant.guardrails, &placed)));
     }
-    if let Some(piece) = &piece {
-        proxy.pieces.passed(piece, body.len(), &text);
-    }
-    Ok(Cleared::unread(head, OutgoingBody::Whole(body)))
+    let passed = piece.map(|piece| piece.passed(body.len(), Some(&text)));
+    Ok(Cleared::piece(head, OutgoingBody::Whole(body), passed))
 }
 
 /// What guardrails find in a text of which so many bytes were read before; the next one stands in the file at

@@ -186,6 +186,8 @@ impl Body for Relay {
                         let trailers =
                             frame.into_trailers().ok().filter(|_| this.passes_trailers());
                         if let Some(trailers) = trailers {
+                            // Nobody asks for more behind them.
+                            this.end();
                             let trailers = Frame::trailers(headers::trailers(&trailers));
                             return Poll::Ready(Some(Ok(trailers)));
                         }
