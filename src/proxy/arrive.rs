@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HOST, UPGRADE};
+use http::header::{CONTENT_ENCODING, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Version};
 use http_body_util::BodyExt;
@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::exchange::Exchange;
 use super::refusal::{Kind, Refusal};
+use super::relay::coding;
 use super::{Proxy, headers, identify};
 use crate::catalog::Catalog;
 use crate::gemini::Dialect;
@@ -86,7 +87,7 @@ pub(super) async fn arrive(
     let upgrade = is_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     check_head(&parts)?;
-    let head = head(proxy, parts)?;
+    let mut head = head(proxy, parts)?;
     *dialect = head.route.call.dialect();
     exchange.note(|execution| {
         head.route.call.name().clone_into(&mut execution.call);
@@ -110,14 +111,10 @@ pub(super) async fn arrive(
         let (body, framing) = (Bytes::new(), streamed.then_some(Framing::Sse));
         return Ok(Arrival::Text(Arrived { head, dialect, body, framing, catalog }));
     }
-    if headers::coding(&head.headers).is_some() {
-        let message = "a coded body cannot be inspected; send it without content-encoding";
-        return Err(Refusal::new(Kind::Malformed, message));
-    }
     exchange.rest();
     let body = read_body(proxy, body).await;
     exchange.work();
-    let body = body?;
+    let body = decoded(body?, &mut head.headers, proxy.rules.limits.request_body_bytes_max)?;
     if body.is_empty() {
         return Err(Refusal::new(Kind::Malformed, "the body is empty; a JSON object is expected"));
     }
@@ -145,6 +142,19 @@ pub(super) async fn arrive(
         }
     });
     Ok(Arrival::Text(Arrived { head, dialect, body, framing, catalog }))
+}
+
+/// A body as it reads, which is how it goes on; coded in gzip it may have been.
+fn decoded(body: Bytes, headers: &mut HeaderMap, bytes_max: u64) -> Result<Bytes, Refusal> {
+    let Some(coding) = headers::coding(headers) else { return Ok(body) };
+    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let plain = coding::decode(Some(coding), &body, bytes_max).map_err(|why| {
+        let message = format!("a body in gzip can be read, this one cannot: {why}");
+        Refusal::new(Kind::Malformed, message)
+    })?;
+    let plain = plain.into_owned().into();
+    headers.remove(CONTENT_ENCODING);
+    Ok(plain)
 }
 
 pub(super) fn malformed(error: &json::JsonError) -> Refusal {

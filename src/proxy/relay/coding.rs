@@ -25,7 +25,7 @@ pub(in crate::proxy) fn decode<'b>(
             }
             Ok(Cow::Owned(plain))
         }
-        Some(_) => Err("it is coded in a way that was not asked for".to_owned()),
+        Some(_) => Err("it is coded in another way than gzip".to_owned()),
     }
 }
 
