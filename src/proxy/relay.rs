@@ -54,19 +54,7 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
     let length = head.headers.get(CONTENT_LENGTH).filter(|_| is_head).cloned();
     exchange.note(|execution| execution.http_status = Some(head.status.as_u16()));
     exchange.rest();
-    // Of a part of a file nobody knows which answers are in it.
-    let file = file.filter(|_| head.status == StatusCode::OK);
-    let is_coded = headers::coding(&head.headers).is_some();
-    let reader = match file {
-        Some(name) if !is_coded => {
-            Reader::File(FileReader::new(name, proxy.rules.limits.response_body_bytes_max))
-        }
-        Some(_unreadable) => {
-            telemetry::metrics::unscanned(false);
-            Reader::Unread(head.status)
-        }
-        None => Reader::Unread(head.status),
-    };
+    let reader = unread_by(proxy, &head, file);
     let mut reply = respond(&head, exchange);
     headers::announce_trailers(&head.headers, reply.headers_mut());
     // The answer to a HEAD tells the length of a body that does not follow.
@@ -76,6 +64,19 @@ pub(super) fn unread(proxy: &Proxy, answered: Answered, exchange: &mut Exchange)
     *reply.body_mut() =
         Relay::new(body, reader, exchange.take(), proxy.drained.clone()).boxed_unsync();
     reply
+}
+
+/// Nobody reads an answer, but the answers of a batch that may be in a file.
+fn unread_by(proxy: &Proxy, head: &Parts, file: Option<String>) -> Reader {
+    // Of a part of a file nobody knows which answers are in it.
+    let Some(name) = file.filter(|_| head.status == StatusCode::OK) else {
+        return Reader::Unread(head.status);
+    };
+    if headers::coding(&head.headers).is_some() {
+        telemetry::metrics::unscanned(false);
+        return Reader::Unread(head.status);
+    }
+    Reader::File(FileReader::new(name, proxy.rules.limits.response_body_bytes_max))
 }
 
 impl Proxy {
