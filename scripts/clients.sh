@@ -55,49 +55,43 @@ install_sdks() {
 
 # A proxy of its own, since its upstream is another one.
 run_live() {
-  local data_port control_port live_data_dir
   pick_port LIVE_PORT
-  pick_port data_port
-  pick_port control_port
   export LIVE_PORT
-  live_data_dir=$(mktemp -d "$data_dir/live.XXXX")
+  start_proxy live "http://127.0.0.1:$LIVE_PORT"
   export CHAPERONE_LIVE_URL="http://127.0.0.1:$data_port"
-  export CHAPERONE_ADMIN_URL="http://127.0.0.1:$control_port"
-  start "$work/live.log" env -i PATH="$PATH" HOME="$HOME" \
-    CHAPERONE_DATA__LISTEN="127.0.0.1:$data_port" \
-    CHAPERONE_CONTROL__LISTEN="127.0.0.1:$control_port" \
-    CHAPERONE_CONTROL__SUPER_ADMIN_TOKEN="$CHAPERONE_ADMIN_TOKEN" \
-    CHAPERONE_UPSTREAM__URL="http://127.0.0.1:$LIVE_PORT" \
-    CHAPERONE_STORAGE__DATA_DIR="$live_data_dir" \
-    CHAPERONE_CATALOG__CONFIG_DIR=config \
-    "$chaperone" serve
-  wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$started" "$work/live.log"
   run_program node tests/clients/live.mjs
 }
 
 start_servers() {
-  local simulator_port data_port control_port
+  local simulator_port
   pick_port simulator_port
-  pick_port data_port
-  pick_port control_port
   export SIMULATOR_URL="http://127.0.0.1:$simulator_port"
-  export CHAPERONE_URL="http://127.0.0.1:$data_port"
-  export CHAPERONE_ADMIN_URL="http://127.0.0.1:$control_port"
   CHAPERONE_ADMIN_TOKEN=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
   export CHAPERONE_ADMIN_TOKEN
 
+  start_proxy chaperone "$SIMULATOR_URL"
+  proxy=$started
+  export CHAPERONE_URL="http://127.0.0.1:$data_port"
+}
+
+# start_proxy NAME UPSTREAM: a proxy with its data and its log under this name. Leaves its port in $data_port and the
+# address of its control plane in the environment.
+start_proxy() {
+  local control_port
+  pick_port data_port
+  pick_port control_port
+  export CHAPERONE_ADMIN_URL="http://127.0.0.1:$control_port"
   # In an empty environment, so that nothing in the caller's shell configures what is tested here.
-  start "$work/chaperone.log" env -i PATH="$PATH" HOME="$HOME" \
+  start "$work/$1.log" env -i PATH="$PATH" HOME="$HOME" \
     CHAPERONE_DATA__LISTEN="127.0.0.1:$data_port" \
     CHAPERONE_CONTROL__LISTEN="127.0.0.1:$control_port" \
     CHAPERONE_CONTROL__SUPER_ADMIN_TOKEN="$CHAPERONE_ADMIN_TOKEN" \
-    CHAPERONE_UPSTREAM__URL="$SIMULATOR_URL" \
-    CHAPERONE_STORAGE__DATA_DIR="$data_dir" \
+    CHAPERONE_UPSTREAM__URL="$2" \
+    CHAPERONE_STORAGE__DATA_DIR="$data_dir/$1" \
     CHAPERONE_CATALOG__CONFIG_DIR=config \
     CHAPERONE_GUARDRAILS__INSPECT_UPLOADS=true \
     "$chaperone" serve
-  proxy=$started
-  wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$proxy" "$work/chaperone.log"
+  wait_until_ready "$CHAPERONE_ADMIN_URL/readyz" "$started" "$work/$1.log"
 }
 
 # A new one for each program: they read all that it has received, and some send much.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Options, Sidecar, Upstream};
+use crate::unread::unscanned;
 
 const INTERACTIONS: &str = "/v1beta/interactions";
 
@@ -98,11 +99,7 @@ async fn the_answers_of_a_batch_in_a_file_count_once_as_well() {
     rows.sort_by_key(|(_, tokens, _)| tokens.is_null());
     assert_eq!(rows, [one.clone(), one, refused]);
     // Nobody looked at them, which is counted.
-    let page = sidecar.page("/metrics").await.text;
-    let mut counted = page.lines().filter_map(|line| {
-        line.strip_prefix("chaperone_unscanned_total{outcome=\"passed\"} ")?.parse::<u64>().ok()
-    });
-    assert!(counted.next().is_some_and(|count| count >= 4), "each download");
+    assert!(unscanned(&sidecar, "passed").await >= 4, "each download");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,27 +89,22 @@ impl Reader {
 
     /// A text, `None` when absent or empty.
     pub(super) fn text(&mut self, section: &str, key: &str) -> Option<String> {
-        match self.take(section, key)? {
-            Given::Environment(text) | Given::File(Value::String(text)) => {
-                Some(text).filter(|text| !text.is_empty())
-            }
-            Given::File(_) => {
-                self.mistake(section, key, "must be a string");
-                None
-            }
-        }
+        self.given_text(section, key).filter(|text| !text.is_empty())
     }
 
     /// A text that must not be empty where it is given.
     pub(super) fn some_text(&mut self, section: &str, key: &str) -> Option<String> {
+        let text = self.given_text(section, key)?;
+        if text.is_empty() {
+            self.mistake(section, key, "is empty: give it, or leave it out");
+            return None;
+        }
+        Some(text)
+    }
+
+    fn given_text(&mut self, section: &str, key: &str) -> Option<String> {
         match self.take(section, key)? {
-            Given::Environment(text) | Given::File(Value::String(text)) if !text.is_empty() => {
-                Some(text)
-            }
-            Given::Environment(_) | Given::File(Value::String(_)) => {
-                self.mistake(section, key, "is empty: give it, or leave it out");
-                None
-            }
+            Given::Environment(text) | Given::File(Value::String(text)) => Some(text),
             Given::File(_) => {
                 self.mistake(section, key, "must be a string");
                 None

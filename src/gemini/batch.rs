@@ -70,6 +70,9 @@ impl AnswerFile {
     /// Takes in a piece of the file, and tells each answer that is whole with it, and its line, from 0. The last
     /// line needs no end: an empty piece ends it.
     pub fn read(&mut self, piece: &[u8], mut told: impl FnMut(usize, &Answer)) {
+        if self.line.is_none() {
+            return;
+        }
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             self.add(part);
             if part.ends_with(b"\n") {

@@ -73,13 +73,34 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// What was used, or only how much in all where one of the counts cannot be read: such a call has no cost.
-fn readable<const N: usize>(usage: Usage, counts: [Count; N], details: &[&Details]) -> Usage {
+/// Whether no count is there that is none. A call with one has no cost: that of the other counts would be wrong.
+fn are_readable(counts: &[Count], details: &[&Details]) -> bool {
     let of_details = details.iter().flat_map(|one| each(one)).map(|one| one.tokens);
-    if counts.into_iter().chain(of_details).any(|one| one == Count::Unreadable) {
-        return Usage { total: usage.total, ..Usage::default() };
+    counts.iter().copied().chain(of_details).all(|one| one != Count::Unreadable)
+}
+
+/// What was used, by prompt, cache, candidates, thoughts and tools, and by modality of all of these but the thoughts;
+/// only how much in all where one of the counts cannot be read.
+fn used(total: u64, counts: [Count; 5], details: [&Details; 4]) -> Usage {
+    if !are_readable(&counts, &details) {
+        return Usage { total, ..Usage::default() };
     }
-    usage
+    let [prompt, cached, candidates, thoughts, tool_use] = counts.map(Count::or_none);
+    let [prompt_details, cached_details, candidates_details, tool_use_details] =
+        details.map(modalities);
+    Usage {
+        prompt,
+        cached,
+        candidates,
+        thoughts,
+        tool_use,
+        total,
+        prompt_details,
+        cached_details,
+        candidates_details,
+        tool_use_details,
+        ..Usage::default()
+    }
 }
 
 /// Something that is not told where it is not what it should be, and takes nothing else with it.
@@ -130,24 +151,6 @@ impl NativeUsage {
     /// `None` for the reports in mid-stream that carry no total.
     pub fn usage(&self) -> Option<Usage> {
         let total = self.total_token_count.told()?;
-        let mut usage = Usage {
-            prompt: self.prompt_token_count.or_none(),
-            cached: self.cached_content_token_count.or_none(),
-            candidates: self.candidates_token_count.or_none(),
-            thoughts: self.thoughts_token_count.or_none(),
-            tool_use: self.tool_use_prompt_token_count.or_none(),
-            total,
-            prompt_details: modalities(&self.prompt_tokens_details),
-            cached_details: modalities(&self.cache_tokens_details),
-            candidates_details: modalities(&self.candidates_tokens_details),
-            tool_use_details: modalities(&self.tool_use_prompt_tokens_details),
-            ..Usage::default()
-        };
-        // Some models count the thoughts among the candidates; nobody pays for them twice.
-        let without_thoughts = usage.candidates.checked_sub(usage.thoughts);
-        if usage.thoughts > 0 && usage.prompt + usage.candidates + usage.tool_use == total {
-            usage.candidates = without_thoughts.unwrap_or(usage.candidates);
-        }
         let counts = [
             self.prompt_token_count,
             self.cached_content_token_count,
@@ -161,7 +164,13 @@ impl NativeUsage {
             &self.candidates_tokens_details,
             &self.tool_use_prompt_tokens_details,
         ];
-        Some(readable(usage, counts, &details))
+        let mut usage = used(total, counts, details);
+        // Some models count the thoughts among the candidates; nobody pays for them twice.
+        let without_thoughts = usage.candidates.checked_sub(usage.thoughts);
+        if usage.thoughts > 0 && usage.prompt + usage.candidates + usage.tool_use == total {
+            usage.candidates = without_thoughts.unwrap_or(usage.candidates);
+        }
+        Some(usage)
     }
 
     /// The tier that Vertex reports; `None` when it reports none.
@@ -225,20 +234,6 @@ impl InteractionUsage {
             let of_tool = counts.filter(|one| one.r#type.as_deref() == Some(tool));
             of_tool.filter_map(|one| one.count.told()).fold(0, u64::saturating_add)
         };
-        let usage = Usage {
-            prompt: self.total_input_tokens.or_none(),
-            cached: self.total_cached_tokens.or_none(),
-            candidates: self.total_output_tokens.or_none(),
-            thoughts: self.total_thought_tokens.or_none(),
-            tool_use: self.total_tool_use_tokens.or_none(),
-            total: self.total_tokens.told()?,
-            prompt_details: modalities(&self.input_tokens_by_modality),
-            cached_details: modalities(&self.cached_tokens_by_modality),
-            candidates_details: modalities(&self.output_tokens_by_modality),
-            tool_use_details: modalities(&self.tool_use_tokens_by_modality),
-            search_queries: searches("google_search"),
-            maps_queries: searches("google_maps"),
-        };
         let counts = [
             self.total_input_tokens,
             self.total_cached_tokens,
@@ -252,7 +247,11 @@ impl InteractionUsage {
             &self.output_tokens_by_modality,
             &self.tool_use_tokens_by_modality,
         ];
-        Some(readable(usage, counts, &details))
+        Some(Usage {
+            search_queries: searches("google_search"),
+            maps_queries: searches("google_maps"),
+            ..used(self.total_tokens.told()?, counts, details)
+        })
     }
 }
 
@@ -289,26 +288,23 @@ impl OpenAiUsage {
             Some(reasoning) if beyond == 0 => (completion.saturating_sub(reasoning), reasoning),
             Some(_) | None => (completion, beyond),
         };
-        let details = self.prompt_tokens_details.0.as_ref();
-        let usage = Usage {
+        let of_prompt = self.prompt_tokens_details.0.as_ref();
+        let cached = of_prompt.map(|details| details.cached_tokens).unwrap_or_default();
+        let audio = of_prompt.map(|details| details.audio_tokens).unwrap_or_default();
+        if !are_readable(
+            &[self.prompt_tokens, self.completion_tokens, cached, audio, reasoning],
+            &[],
+        ) {
+            return Some(Usage { total, ..Usage::default() });
+        }
+        Some(Usage {
             prompt,
-            cached: details.and_then(|details| details.cached_tokens.told()).unwrap_or(0),
+            cached: cached.or_none(),
             candidates,
             thoughts,
             total,
-            prompt_details: Modalities {
-                audio: details.and_then(|details| details.audio_tokens.told()).unwrap_or(0),
-                ..Modalities::default()
-            },
+            prompt_details: Modalities { audio: audio.or_none(), ..Modalities::default() },
             ..Usage::default()
-        };
-        let counts = [
-            self.prompt_tokens,
-            self.completion_tokens,
-            details.map(|details| details.cached_tokens).unwrap_or_default(),
-            details.map(|details| details.audio_tokens).unwrap_or_default(),
-            reasoning,
-        ];
-        Some(readable(usage, counts, &[]))
+        })
     }
 }

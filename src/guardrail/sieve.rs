@@ -14,8 +14,6 @@ const OFFSET_MAX: usize = 63;
 /// What literals are told by.
 #[derive(Debug)]
 pub(super) struct Sieve {
-    /// The two bytes that grams begin with, as they are.
-    begins: Box<[u64; 1024]>,
     /// Which grams of two, three and four bytes there may be.
     pairs: Map<256>,
     triples: Map<512>,
@@ -93,8 +91,7 @@ impl Sieve {
     /// For literals in lower case.
     pub(super) fn new<'l, L: Iterator<Item = (&'l str, Edges)>>(literals: L) -> Self {
         let (pairs, triples, quads) = (Map::new(), Map::new(), Map::new());
-        let begins = Box::new([0; 1024]);
-        let mut sieve = Self { begins, pairs, triples, quads, places: Vec::new() };
+        let mut sieve = Self { pairs, triples, quads, places: Vec::new() };
         let mut places: BTreeMap<(u32, u8), Place> = BTreeMap::new();
         for (literal, edges) in literals {
             let (gram, offset) = shares::rarest(literal.as_bytes(), GRAM, OFFSET_MAX);
@@ -104,7 +101,6 @@ impl Sieve {
             let edges = Edges { ends_word, ..edges };
             let mut add = |gram: &[u8]| {
                 let key = read(gram);
-                sieve.begin(key);
                 match gram.len() {
                     2 => sieve.pairs.add(key),
                     3 => sieve.triples.add(key),
@@ -125,19 +121,6 @@ impl Sieve {
             sieve.put(place);
         }
         sieve
-    }
-
-    fn begin(&mut self, gram: u32) {
-        let pair = gram as usize & 0xffff;
-        if let Some(bits) = self.begins.get_mut(pair / 64) {
-            *bits |= 1 << (pair % 64);
-        }
-    }
-
-    /// Whether any gram begins with these two bytes: for most of a text none does.
-    fn may_begin(&self, gram: u32) -> bool {
-        let pair = gram as usize & 0xffff;
-        self.begins.get(pair / 64).is_some_and(|bits| bits >> (pair % 64) & 1 == 1)
     }
 
     fn put(&mut self, place: Place) {
@@ -175,9 +158,6 @@ impl Sieve {
             }
         };
         let mut look = |at: usize, gram: u32| {
-            if !self.may_begin(gram) {
-                return;
-            }
             let (pair, triple) = (gram & 0xffff, gram & 0xff_ffff);
             if self.quads.has(gram) {
                 mark(gram, 4, at);

@@ -82,9 +82,7 @@ pub(super) fn announce_trailers(from: &HeaderMap, to: &mut HeaderMap) {
 
 /// Asks for the trailers that a caller asks for (RFC 9110, section 10.1.4).
 pub(super) fn ask_for_trailers(from: &HeaderMap, to: &mut HeaderMap) {
-    let wanted = from.get_all(TE).iter().filter_map(|value| value.to_str().ok());
-    if wanted.flat_map(|all| all.split(',')).any(|one| one.trim().eq_ignore_ascii_case("trailers"))
-    {
+    if listed(from, &TE).any(|one| one.eq_ignore_ascii_case("trailers")) {
         to.insert(TE, HeaderValue::from_static("trailers"));
         to.insert(CONNECTION, HeaderValue::from_static("te"));
     }
@@ -96,13 +94,7 @@ pub(super) fn trailers(headers: &HeaderMap) -> HeaderMap {
 }
 
 fn forwarded(headers: &HeaderMap, own: impl Fn(&HeaderName) -> bool) -> HeaderMap {
-    let named: Vec<String> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
+    let named: Vec<String> = listed(headers, &CONNECTION).map(str::to_ascii_lowercase).collect();
     headers
         .iter()
         .filter(|(name, _)| {
@@ -131,12 +123,7 @@ fn is_hop(name: &HeaderName) -> bool {
 /// What an answer that will be read may be coded in: gzip if the client offered it and the answer is
 /// read as a whole, else nothing.
 pub(super) fn ask_readable(headers: &mut HeaderMap, streamed: bool) {
-    let offered = headers
-        .get_all(ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(offers_gzip);
+    let offered = listed(headers, &ACCEPT_ENCODING).any(offers_gzip);
     let coding = if offered && !streamed { "gzip" } else { "identity" };
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
 }
@@ -157,6 +144,15 @@ pub(super) fn coding(headers: &HeaderMap) -> Option<&str> {
         .get(CONTENT_ENCODING)
         .and_then(|value| value.to_str().ok())
         .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+}
+
+/// What a header lists with commas between, in however many lines.
+pub(super) fn listed<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 /// The text of one of Chaperone's own headers: UTF-8, given once. What cannot be read is refused, never

@@ -158,10 +158,7 @@ fn ending(text: &[u8]) -> Option<&[u8]> {
 
 /// Whether a request does this to an upload.
 pub(super) fn commands(headers: &HeaderMap, what: &str) -> bool {
-    let values = headers.get_all(headers::UPLOAD_COMMAND).iter();
-    let mut commands =
-        values.filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(','));
-    commands.any(|one| one.trim().eq_ignore_ascii_case(what))
+    headers::listed(headers, &headers::UPLOAD_COMMAND).any(|one| one.eq_ignore_ascii_case(what))
 }
 
 #[cfg(test)]
